@@ -1,0 +1,317 @@
+import { createHash } from "node:crypto";
+import { z } from "zod";
+import { ChatTemplateKwargs, LoraShape, TrainingArguments } from "../records/lora.ts";
+
+/**
+ * Everything that crosses between the driver and its children (Python bridge, llama.cpp engine). Wire keys are
+ * snake_case; tensors never cross, only their files. `scripts/gen-protocol.ts` writes JSON Schema and Python from this.
+ */
+
+/** Trains one adapter. The rows are messages; Python renders and tokenises them itself and reports the digests. */
+export const TrainJob = z
+  .strictObject({
+    type: z.literal("train"),
+    base_model_dir: z.string().min(1),
+    dataset_file: z.string().min(1).describe("JSONL of {messages}"),
+    run_dir: z.string().min(1).describe("checkpoint-N/ and last/ are written here"),
+    chat_template_kwargs: ChatTemplateKwargs,
+    lora: LoraShape,
+    training: TrainingArguments,
+    num_threads: z.int().positive(),
+  })
+  .meta({ id: "TrainJob" });
+
+export const AdapterDir = z.strictObject({ id: z.string().min(1), dir: z.string().min(1) }).meta({ id: "AdapterDir" });
+
+/** Teacher-forced log-probabilities of the base and of each adapter through transformers + PEFT, in float32. */
+export const ScoreJob = z
+  .strictObject({
+    type: z.literal("score"),
+    base_model_dir: z.string().min(1),
+    n_layers: z.int().positive().nullable().describe("keep only the first N decoder layers; null keeps all"),
+    adapters: z.array(AdapterDir),
+    prompts_file: z.string().min(1).describe("JSON: {prompts: int[][]}"),
+    out_dir: z.string().min(1),
+    num_threads: z.int().positive(),
+  })
+  .meta({ id: "ScoreJob" });
+
+export const AdapterGguf = z
+  .strictObject({ id: z.string().min(1), gguf: z.string().min(1) })
+  .meta({ id: "AdapterGguf" });
+
+/** The same log-probabilities through llama.cpp. */
+export const LogprobsJob = z
+  .strictObject({
+    type: z.literal("logprobs"),
+    base_gguf: z.string().min(1),
+    adapters: z.array(AdapterGguf),
+    prompts_file: z.string().min(1),
+    out_dir: z.string().min(1),
+    kv_type: z.enum(["F32", "F16"]),
+    flash_attention: z.boolean(),
+    num_threads: z.int().positive(),
+    gpu: z.boolean(),
+  })
+  .meta({ id: "LogprobsJob" });
+
+export const Sampler = z
+  .strictObject({
+    temperature: z.number().nonnegative(),
+    top_p: z.number().gt(0).max(1),
+    top_k: z.int().nonnegative().describe("0 means the whole vocabulary"),
+    min_p: z.number().min(0).lt(1),
+    max_new_tokens: z.int().positive(),
+  })
+  .meta({ id: "Sampler" });
+export type Sampler = z.output<typeof Sampler>;
+
+/**
+ * Samples blocks of responses through llama.cpp. A block is one prompt under several seeds and is decoded as one batch
+ * whose make-up never depends on anything else: that is what makes sample 37 the same sample after any crash.
+ */
+export const SampleJob = z
+  .strictObject({
+    type: z.literal("sample"),
+    base_gguf: z.string().min(1),
+    adapter: z.strictObject({ gguf: z.string().min(1), scale: z.number() }).nullable(),
+    blocks_file: z.string().min(1).describe("JSON: {blocks: {key, prompt_ids: int[], seeds: int[]}[]}"),
+    sampler: Sampler,
+    stop_token_ids: z.array(z.int().nonnegative()).min(1),
+    context_tokens: z.int().positive().describe("prompt + response, per sequence"),
+    num_threads: z.int().positive(),
+    gpu: z.boolean(),
+  })
+  .meta({ id: "SampleJob" });
+
+export const Job = z.discriminatedUnion("type", [TrainJob, ScoreJob, LogprobsJob, SampleJob]);
+
+export const Hello = z
+  .strictObject({
+    type: z.literal("hello"),
+    schema_sha256: z.string().length(64),
+    pid: z.int(),
+    runtime: z.string().describe("e.g. CPython 3.11.7, Node 20.20.2"),
+    packages: z.record(z.string(), z.string()),
+    device: z.string().describe("cpu, cuda:0 NVIDIA H100, ..."),
+  })
+  .meta({ id: "Hello" });
+
+export const Log = z
+  .strictObject({ type: z.literal("log"), level: z.enum(["info", "warning"]), message: z.string() })
+  .meta({ id: "Log" });
+
+/** What Python made of the data set; the driver computes the same digests on its own and compares. */
+export const DataReady = z
+  .strictObject({
+    type: z.literal("data_ready"),
+    rows: z.int().positive(),
+    tokens: z.int().positive(),
+    target_tokens: z.int().positive(),
+    longest_row_tokens: z.int().positive(),
+    token_ids_sha256: z.string().length(64).describe("sha256 over rows of `id id id ...\\n` in decimal"),
+    targets_sha256: z.string().length(64).describe("the same over rows of 0/1: 1 where the token is a target"),
+  })
+  .meta({ id: "DataReady" });
+
+export const TrainStart = z
+  .strictObject({
+    type: z.literal("train_start"),
+    max_steps: z.int().nonnegative(),
+    resumed_from_step: z.int().nonnegative().describe("0 when training starts afresh"),
+    trainable_parameters: z.int().positive(),
+    adapted_modules: z.array(z.string()),
+  })
+  .meta({ id: "TrainStart" });
+
+export const TrainStep = z
+  .strictObject({
+    type: z.literal("train_step"),
+    step: z.int().positive(),
+    epoch: z.number().nonnegative(),
+    loss: z.number().nullable().describe("nats per target token; null when not finite"),
+    grad_norm: z.number().nullable().describe("before clipping"),
+    learning_rate: z.number().nonnegative(),
+    target_tokens: z.int().nonnegative().describe("in this step"),
+    tokens_per_second: z.number().nonnegative(),
+    a_norm: z.number().nonnegative().describe("Frobenius norm over all lora_A, unscaled"),
+    b_norm: z.number().nonnegative().describe("Frobenius norm over all lora_B, unscaled"),
+    peak_memory_bytes: z.int().nonnegative(),
+  })
+  .meta({ id: "TrainStep" });
+
+export const FileRef = z
+  .strictObject({ path: z.string(), sha256: z.string().length(64), bytes: z.int().nonnegative() })
+  .meta({ id: "FileRef" });
+
+export const Checkpoint = z
+  .strictObject({
+    type: z.literal("checkpoint"),
+    step: z.int().nonnegative(),
+    dir: z.string().describe("relative to run_dir"),
+    files: z.array(FileRef).describe("paths relative to run_dir"),
+  })
+  .meta({ id: "Checkpoint" });
+
+/** Proofs that training did something and that plain PEFT can load what was saved. Null where not applicable. */
+export const TrainResult = z
+  .strictObject({
+    type: z.literal("train_result"),
+    steps: z.int().nonnegative(),
+    adapter_norm: z.number().nonnegative().describe("Frobenius norm of scale * B A over all modules"),
+    max_abs_dlogit_vs_base: z.number().nonnegative().describe("reloaded by plain PEFT, against the base"),
+    max_abs_dlogit_vs_memory: z.number().nonnegative().describe("reloaded by plain PEFT, against the trained model"),
+    max_abs_dlogit_merged: z.number().nonnegative().describe("merged weights against the adapter"),
+    peak_memory_bytes: z.int().nonnegative(),
+  })
+  .meta({ id: "TrainResult" });
+
+export const LogprobsFile = z
+  .strictObject({
+    id: z.string().describe("'base' or the adapter's id"),
+    path: z.string().describe("float32 [n_positions, vocab_size], row-major, nats"),
+    bytes: z.int().positive(),
+  })
+  .meta({ id: "LogprobsFile" });
+
+export const ScoreResult = z
+  .strictObject({
+    type: z.literal("score_result"),
+    n_positions: z.int().positive(),
+    vocab_size: z.int().positive(),
+    files: z.array(LogprobsFile),
+    scalings: z
+      .record(z.string(), z.record(z.string(), z.number()))
+      .describe("adapter id -> module name -> PEFT's scaling"),
+  })
+  .meta({ id: "ScoreResult" });
+
+export const LogprobsResult = z
+  .strictObject({
+    type: z.literal("logprobs_result"),
+    n_positions: z.int().positive(),
+    vocab_size: z.int().positive(),
+    files: z.array(LogprobsFile),
+  })
+  .meta({ id: "LogprobsResult" });
+
+export const SampledResponse = z
+  .strictObject({
+    token_ids: z.array(z.int().nonnegative()).describe("without the stop token"),
+    finish_reason: z.enum(["stop", "length"]),
+  })
+  .meta({ id: "SampledResponse" });
+
+export const Block = z
+  .strictObject({
+    type: z.literal("block"),
+    key: z.string(),
+    responses: z.array(SampledResponse).describe("in the order of the seeds"),
+  })
+  .meta({ id: "Block" });
+
+export const SampleResult = z
+  .strictObject({
+    type: z.literal("sample_result"),
+    blocks: z.int().nonnegative(),
+    response_tokens: z.int().nonnegative(),
+    seconds: z.number().nonnegative(),
+  })
+  .meta({ id: "SampleResult" });
+
+export const Failure = z
+  .strictObject({
+    type: z.literal("failure"),
+    code: z.enum([
+      "BAD_JOB",
+      "BAD_DATA",
+      "BAD_MODEL",
+      "NON_FINITE_LOSS",
+      "OUT_OF_MEMORY",
+      "DISK_FULL",
+      "ENGINE",
+      "CANCELLED",
+      "INTERNAL",
+    ]),
+    message: z.string(),
+    hint: z.string().nullable(),
+    traceback: z.string().nullable(),
+  })
+  .meta({ id: "Failure" });
+
+export const ChildEvent = z.discriminatedUnion("type", [
+  Hello,
+  Log,
+  DataReady,
+  TrainStart,
+  TrainStep,
+  Checkpoint,
+  Block,
+  TrainResult,
+  ScoreResult,
+  LogprobsResult,
+  SampleResult,
+  Failure,
+]);
+
+export type TrainJob = z.output<typeof TrainJob>;
+export type ScoreJob = z.output<typeof ScoreJob>;
+export type LogprobsJob = z.output<typeof LogprobsJob>;
+export type SampleJob = z.output<typeof SampleJob>;
+export type Job = z.output<typeof Job>;
+export type Hello = z.output<typeof Hello>;
+export type DataReady = z.output<typeof DataReady>;
+export type TrainStep = z.output<typeof TrainStep>;
+export type Block = z.output<typeof Block>;
+export type FileRef = z.output<typeof FileRef>;
+export type Failure = z.output<typeof Failure>;
+export type ChildEvent = z.output<typeof ChildEvent>;
+export type TrainResult = z.output<typeof TrainResult>;
+export type ScoreResult = z.output<typeof ScoreResult>;
+export type LogprobsResult = z.output<typeof LogprobsResult>;
+export type SampleResult = z.output<typeof SampleResult>;
+/** The terminal event that a job of each type ends with. */
+export interface ResultOf {
+  train: TrainResult;
+  score: ScoreResult;
+  logprobs: LogprobsResult;
+  sample: SampleResult;
+}
+
+/** The wire format as one JSON document: what `protocol/wire.schema.json` holds and `_wire.py` is generated from. */
+export function wireJsonSchema(): string {
+  const registry = z.registry<{ id: string }>();
+  for (const schema of [
+    LoraShape,
+    TrainingArguments,
+    TrainJob,
+    AdapterDir,
+    ScoreJob,
+    AdapterGguf,
+    LogprobsJob,
+    Sampler,
+    SampleJob,
+    Hello,
+    Log,
+    DataReady,
+    TrainStart,
+    TrainStep,
+    FileRef,
+    Checkpoint,
+    TrainResult,
+    LogprobsFile,
+    ScoreResult,
+    LogprobsResult,
+    SampledResponse,
+    Block,
+    SampleResult,
+    Failure,
+  ]) {
+    const id = schema.meta()?.id;
+    if (id !== undefined) registry.add(schema, { id });
+  }
+  return `${JSON.stringify(z.toJSONSchema(registry, { io: "output" }), null, 2)}\n`;
+}
+
+/** Both ends compare this; a bridge generated from another schema is refused before it does any work. */
+export const SCHEMA_SHA256 = createHash("sha256").update(wireJsonSchema()).digest("hex");
