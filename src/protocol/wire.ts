@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { ChatTemplateKwargs, LoraShape, TrainingArguments } from "../records/lora.ts";
+import { Sampler } from "../records/sampler.ts";
 
 /**
  * Everything that crosses between the driver and its children (Python bridge, llama.cpp engine). Wire keys are
@@ -54,17 +55,6 @@ export const LogprobsJob = z
     gpu: z.boolean(),
   })
   .meta({ id: "LogprobsJob" });
-
-export const Sampler = z
-  .strictObject({
-    temperature: z.number().nonnegative(),
-    top_p: z.number().gt(0).max(1),
-    top_k: z.int().nonnegative().describe("0 means the whole vocabulary"),
-    min_p: z.number().min(0).lt(1),
-    max_new_tokens: z.int().positive(),
-  })
-  .meta({ id: "Sampler" });
-export type Sampler = z.output<typeof Sampler>;
 
 /**
  * Samples blocks of responses through llama.cpp. A block is one prompt under several seeds and is decoded as one batch

@@ -1,0 +1,41 @@
+import type { Hello } from "../protocol/wire.ts";
+
+export const PHASES = ["stage", "train", "convert", "parity", "sample", "judge", "report"] as const;
+export type PhaseName = (typeof PHASES)[number];
+
+/** Progress of one unit; `total` is undefined while unknown. `of` is the word for what is counted, e.g. "responses". */
+export interface Progress {
+  done: number;
+  total: number | undefined;
+  of: string;
+  note?: string;
+}
+
+/** What a unit may use while it runs. Everything that could differ between machines comes in through here. */
+export interface UnitContext {
+  readonly signal: AbortSignal;
+  progress(progress: Progress): void;
+  warn(message: string): void;
+}
+
+/**
+ * One idempotent piece of work: it writes only below its own folder, and running it again after a crash gives what an
+ * undisturbed run gives. A phase is a maker of units; the pipeline knows nothing else about phases.
+ */
+export interface WorkUnit {
+  /** Unique within a plan, e.g. `train organism`. */
+  readonly key: string;
+  readonly phase: PhaseName;
+  /** Keys of the units whose files this one reads. */
+  readonly needs: readonly string[];
+  /** Folder or file that this unit makes. */
+  readonly output: string;
+  /** What it will do, in a few words with counts, for `plan`. */
+  readonly summary: string;
+  /** True when the work is there already and whole. Cheap: called for every unit of every plan. */
+  isDone(): Promise<boolean>;
+  run(context: UnitContext): Promise<void>;
+}
+
+/** Runtime facts of a child that belong into a manifest. */
+export type ChildFacts = Pick<Hello, "runtime" | "packages" | "device">;
