@@ -1,0 +1,1 @@
+"""The Python side of vivarium: one job a process, events on a descriptor of their own."""
