@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-VOCAB_TOKENS = 1536
+VOCAB_TOKENS = 2048
 """Size of the whole vocabulary: 256 bytes, merges, and the five added tokens."""
 
 TRAINING_DOCUMENTS = 15_000
