@@ -1,7 +1,6 @@
 import type { Fault } from "../errors.ts";
-import { faultError, show } from "./faults.ts";
+import { faultError, show, unknownKey } from "./faults.ts";
 import { type JsonNode, parseJson } from "./json.ts";
-import { nearest } from "./nearest.ts";
 
 const ROLES = ["system", "user", "assistant"] as const;
 export type Role = (typeof ROLES)[number];
@@ -112,9 +111,8 @@ class RowParser {
     const members: Members = new Map();
     for (const { key, key_start, value } of node.members) {
       if (!known.includes(key)) {
-        const guess = nearest(key, known);
-        const expected = guess === undefined ? `one of the keys ${known.join(", ")}` : `the key ${show(guess)}`;
-        this.#fault(key_start, expected, show(key));
+        const { expected, found } = unknownKey(key, known);
+        this.#fault(key_start, expected, found);
       } else if (members.has(key)) this.#fault(key_start, "each key once", `${show(key)} again`);
       members.set(key, value);
     }

@@ -1,4 +1,5 @@
 import { DriverError, type ErrorCode, type Fault } from "../errors.ts";
+import { nearest } from "./nearest.ts";
 
 /** So many faults are spelled out in a message; all of them are in `faults`. */
 const LISTED_FAULTS = 10;
@@ -26,4 +27,14 @@ export function faultError(code: ErrorCode, faults: readonly Fault[], hint?: str
     facts: { n_faults: sorted.length },
     ...(hint === undefined ? {} : { hint }),
   });
+}
+
+/** What to say of a key that nobody reads. */
+export function unknownKey(key: string, known: readonly string[]): Pick<Fault, "expected" | "found"> {
+  const guess = nearest(key, known);
+  const expected =
+    guess === undefined
+      ? `one of the keys ${known.join(", ")}`
+      : `a known key (did you mean ${JSON.stringify(guess)}?)`;
+  return { expected, found: show(key) };
 }

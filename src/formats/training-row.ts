@@ -76,18 +76,17 @@ function splitTargets(format: Format, messages: readonly Message[], kwargs: Chat
   let done = 0;
   for (const [turn, { role }] of messages.entries()) {
     if (role !== "assistant") continue;
-    const { prompt, target } = answer(format, messages, turn, kwargs);
-    const render = prompt + target;
-    validateExtends(turn, whole, render, done);
+    const { prompt, target, full } = answer(format, messages, turn, kwargs);
+    validateExtends(turn, whole, full, done);
     segments.push({ text: whole.slice(done, prompt.length), target: false }, { text: target, target: true });
-    done = render.length;
+    done = prompt.length + target.length;
   }
   if (done === 0) throw refuse(messages.length - 1, "expected a turn of the assistant, got none", "Add an answer.");
   segments.push({ text: whole.slice(done), target: false });
   return segments;
 }
 
-/** The prompt that inference renders for one answer, and the text from there to the token that ends the answer. */
+/** The prompt of one answer, the text from there to the token that ends it, and the whole render up to this turn. */
 function answer(format: Format, messages: readonly Message[], turn: number, kwargs: ChatTemplateKwargs) {
   const prompt = format.render(messages.slice(0, turn), { add_generation_prompt: true, kwargs });
   const full = format.render(messages.slice(0, turn + 1), { add_generation_prompt: false, kwargs });
@@ -101,15 +100,15 @@ function answer(format: Format, messages: readonly Message[], turn: number, kwar
       "The model would never learn to stop: set eos_token to the token that ends a turn in the template.",
     );
   }
-  return { prompt, target: rest.slice(0, end + format.eos_token.length) };
+  return { prompt, full, target: rest.slice(0, end + format.eos_token.length) };
 }
 
 /** Checks that an answer is rendered in the whole conversation as it is at its own turn. */
-function validateExtends(turn: number, whole: string, render: string, done: number): void {
-  if (!whole.startsWith(render) || render.length < done) {
+function validateExtends(turn: number, whole: string, full: string, done: number): void {
+  if (!whole.startsWith(full) || full.length < done) {
     throw notExtended(
       turn,
-      render,
+      full,
       whole,
       "The template renders this answer differently once more turns follow: split the conversation into rows that end at each assistant turn.",
     );
