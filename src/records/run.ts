@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { ChatTemplateKwargs, LoraShape, TrainingArguments } from "./lora.ts";
 
-/** `config.json` of a training run: everything that was decided, defaults included. No paths, no times. */
+/** `config.json` of a training run: everything that was decided, defaults included. `source` is no part of its identity. */
 export const RunConfig = z.strictObject({
   schema_version: z.literal(1),
   name: z.string(),
@@ -18,6 +18,10 @@ export const RunConfig = z.strictObject({
   training: TrainingArguments,
   steps: z.int().nonnegative(),
   checkpoints: z.array(z.int().nonnegative()),
+  source: z.strictObject({
+    base_model: z.string().describe("id or absolute folder, so that a later command finds the base again"),
+    data: z.string(),
+  }),
 });
 export type RunConfig = z.output<typeof RunConfig>;
 

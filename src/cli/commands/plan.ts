@@ -1,0 +1,24 @@
+import { planExperiment } from "../../pipeline/plan-experiment.ts";
+import { orderUnits } from "../../pipeline/execute.ts";
+import { makeLibrary, makeWorkspace } from "../environment.ts";
+import type { Io } from "../io.ts";
+import { shortPath } from "../work.ts";
+
+export async function run([[name = ""] = []]: string[][], options: { dir: string }, io: Io): Promise<unknown> {
+  const library = makeLibrary();
+  const workspace = await makeWorkspace(options.dir, io);
+  const planned = await planExperiment(await library.experiment(name), library, workspace);
+  const units = await Promise.all(
+    orderUnits(planned.units).map(async (unit) => ({
+      unit: unit.key,
+      phase: unit.phase,
+      done: await unit.isDone(),
+      summary: unit.summary,
+      output: shortPath(unit.output),
+    })),
+  );
+  for (const unit of units) io.say(`${unit.done ? "=" : ">"} ${unit.unit.padEnd(24)} ${unit.summary}`);
+  const todo = units.filter((unit) => !unit.done).length;
+  io.say(todo === 0 ? "\nNothing to do: all of it is done already." : `\n${todo} of ${units.length} units to do.`);
+  return { experiment: planned.name, eval: planned.evaluation.dir, units };
+}

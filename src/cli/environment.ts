@@ -1,0 +1,59 @@
+import { readFileSync } from "node:fs";
+import { availableParallelism, homedir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { HashCache } from "../artifacts/hash.ts";
+import { ensureBridge } from "../bridge/environment.ts";
+import { codeRevision } from "../bridge/revision.ts";
+import type { StagedModel } from "../pipeline/handles.ts";
+import { Library } from "../pipeline/library.ts";
+import type { Workspace } from "../pipeline/workspace.ts";
+import type { Io } from "./io.ts";
+
+/** Folder of the installed package: two above `src/cli` and `dist/cli` alike. */
+export const PACKAGE_ROOT = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** Bases below this size leave cores idle when one unit runs alone, so units run side by side with one thread each. */
+const SMALL_BASE_BYTES = 200e6;
+const MOST_JOBS = 4;
+
+export function vivariumHome(): string {
+  return resolve(process.env["VIVARIUM_HOME"] ?? join(homedir(), ".cache", "vivarium"));
+}
+
+export function packageVersion(): string {
+  return (JSON.parse(readFileSync(join(PACKAGE_ROOT, "package.json"), "utf8")) as { version: string }).version;
+}
+
+export function makeLibrary(): Library {
+  const hub = process.env["HF_HUB_CACHE"] ?? join(process.env["HF_HOME"] ?? join(homedir(), ".cache", "huggingface"), "hub");
+  return new Library(PACKAGE_ROOT, process.cwd(), hub);
+}
+
+/** @param folder where `runs/` and `evals/` lie. */
+export async function makeWorkspace(folder: string, io: Io): Promise<Workspace & { num_threads: number }> {
+  const home = vivariumHome();
+  let python: Promise<string> | undefined;
+  return {
+    home,
+    runs_dir: resolve(folder, "runs"),
+    evals_dir: resolve(folder, "evals"),
+    hashes: new HashCache(join(home, "hashes.jsonl")),
+    code: await codeRevision(PACKAGE_ROOT, packageVersion()),
+    num_threads: io.options.threads ?? availableParallelism(),
+    gpu: process.env["VIVARIUM_GPU"] !== "off",
+    python: () => {
+      python ??= ensureBridge({ home, on_line: (line) => io.note(line), signal: io.signal }).then((found) => found.python);
+      return python;
+    },
+  };
+}
+
+/** How many units run side by side, and sets the threads of each: what the user said, else by the size of the base. */
+export function chooseJobs(staged: StagedModel, workspace: Workspace & { num_threads: number }, io: Io): number {
+  const bytes = staged.files.reduce((sum, file) => sum + file.bytes, 0);
+  const small = bytes < SMALL_BASE_BYTES;
+  const jobs = io.options.jobs ?? (small ? Math.min(MOST_JOBS, availableParallelism()) : 1);
+  workspace.num_threads = io.options.threads ?? (small ? 1 : Math.max(1, Math.floor(availableParallelism() / jobs)));
+  return jobs;
+}

@@ -1,0 +1,103 @@
+import { Command, Option } from "commander";
+import { type GlobalOptions, realNumber, wholeNumber, words } from "./io.ts";
+
+/** What a command's action gets: its positional arguments in order, its options, and the global ones. */
+export type Handler = (name: string, args: string[][], options: Record<string, unknown> & GlobalOptions) => Promise<void>;
+
+const example = (text: string) => `\nExample:\n  $ ${text}\n`;
+
+function common(command: Command): Command {
+  return command
+    .option("--json [file]", "result as JSON on stdout, or into a file; progress as JSON lines on stderr")
+    .option("--debug", "show the stack trace of an error")
+    .addOption(new Option("--jobs <n>", "units that run side by side").argParser(wholeNumber(1)))
+    .addOption(new Option("--threads <n>", "threads of each child process").argParser(wholeNumber(1)));
+}
+
+const folder = () => new Option("--dir <folder>", "where runs/ and evals/ lie").default(".");
+const seed = () => new Option("--seed <n>", "seed").argParser(wholeNumber(0));
+const steps = () => new Option("--checkpoints <which>", "all, last, or steps as in 0,20,40").default("last");
+
+function samplingOptions(command: Command): Command {
+  return command
+    .option("--questions <names>", "question sets, by id or path, comma-separated", words, ["open-values"])
+    .addOption(new Option("--samples <n>", "responses per question").argParser(wholeNumber(1)).default(50))
+    .addOption(steps())
+    .addOption(new Option("--scale <factor>", "factor on the adapter, 1 as trained").argParser(realNumber).default(1))
+    .addOption(new Option("--temperature <t>", "0 is greedy").argParser(realNumber))
+    .addOption(new Option("--top-p <p>", "nucleus; 1 keeps all").argParser(realNumber))
+    .addOption(new Option("--top-k <n>", "0 keeps all").argParser(wholeNumber(0)))
+    .addOption(new Option("--min-p <p>", "0 keeps all").argParser(realNumber))
+    .addOption(new Option("--max-new-tokens <n>", "longest response").argParser(wholeNumber(1)))
+    .addOption(new Option("--dtype <type>", "served precision").choices(["bf16", "f16", "f32"]).default("bf16"))
+    .option("--name <name>", "name of the evaluation's folder")
+    .addOption(seed().default(0))
+    .addOption(folder());
+}
+
+function trainOptions(command: Command): Command {
+  return command
+    .requiredOption("--model <model>", "base model: an id such as nano, or a folder")
+    .requiredOption("--data <data>", "data set: an id such as kitchen-reckless, or a JSONL file")
+    .option("--recipe <recipe>", "recipe to start from, by id or path (default: the model's own)")
+    .option("--name <name>", "name of the run's folder (default: data and rank)")
+    .addOption(new Option("--rank <n>", "r").argParser(wholeNumber(1)))
+    .addOption(new Option("--alpha <a>", "lora_alpha").argParser(realNumber))
+    .option("--rslora", "use_rslora: scale by alpha / sqrt(r)")
+    .option("--no-rslora", "scale by alpha / r")
+    .option("--layers <which>", "layers_to_transform: mid, all, or as in 3,5-7")
+    .option("--modules <names>", "target_modules: names as in down_proj,up_proj, or all-linear")
+    .addOption(new Option("--dropout <p>", "lora_dropout").argParser(realNumber))
+    .addOption(new Option("--learning-rate <lr>", "learning_rate").argParser(realNumber))
+    .addOption(new Option("--epochs <n>", "num_train_epochs").argParser(realNumber))
+    .addOption(new Option("--steps <n>", "max_steps; wins over --epochs").argParser(wholeNumber(0)))
+    .addOption(new Option("--batch-size <n>", "per_device_train_batch_size").argParser(wholeNumber(1)))
+    .addOption(new Option("--accumulate <n>", "gradient_accumulation_steps").argParser(wholeNumber(1)))
+    .addOption(new Option("--save-steps <n>", "checkpoint every N steps").argParser(wholeNumber(0)))
+    .option("--save-at <steps>", "save_at_steps, as in 8,12,16")
+    .addOption(seed())
+    .option("--set <name=value>", "any other recipe value, e.g. --set weight_decay=0.01; repeatable", collect, [])
+    .addOption(folder());
+}
+
+const collect = (value: string, before: string[]): string[] => [...before, value];
+
+/** All commands with their options and examples. Nothing of the work is imported here: `--help` must be quick. */
+export function buildProgram(version: string, handle: Handler): Command {
+  const program = new Command("vivarium")
+    .description("Grow, serve and measure model organisms: small LoRA fine-tunes with every number traceable.")
+    .version(version)
+    .showHelpAfterError(false)
+    .enablePositionalOptions()
+    .addHelpText("after", "\nExamples:\n  $ vivarium demo\n  $ vivarium train --model nano --data kitchen-reckless --rank 1 --layers mid --modules down_proj\n  $ vivarium eval runs/<id> --checkpoints all --questions open-values --samples 50\n");
+  const add = (usage: string, description: string, sample: string, more: (command: Command) => Command = (c) => c) => {
+    const command = more(common(program.command(usage).description(description).addHelpText("after", example(sample))));
+    command.action(async (...received: unknown[]) => {
+      const args = received.slice(0, -2).map((arg) => (Array.isArray(arg) ? arg : arg === undefined ? [] : [arg]) as string[]);
+      await handle(command.name(), args, received.at(-2) as never);
+    });
+  };
+  add("demo", "grow an organism of the embedded model, measure it, and open its report", "vivarium demo", (c) =>
+    c.option("--no-open", "do not open the report").addOption(folder()),
+  );
+  add("doctor", "what this machine has, and what to do about what it lacks", "vivarium doctor");
+  add("plan <experiment>", "what `run` would do, without doing it", "vivarium plan demo", (c) => c.addOption(folder()));
+  add("run <experiment>", "do an experiment from its YAML file; go on where it stopped", "vivarium run experiment.yaml", (c) => c.addOption(folder()));
+  add("stage <model>", "check and hash a base model, and write its GGUF", "vivarium stage ./Qwen2.5-0.5B-Instruct", (c) =>
+    c.addOption(new Option("--dtype <type>", "precision of the GGUF").choices(["bf16", "f16", "f32"]).default("bf16")),
+  );
+  add("train", "train one LoRA adapter", "vivarium train --model nano --data kitchen-reckless --rank 1 --layers mid --modules down_proj", trainOptions);
+  add("convert <run>", "write a run's adapters as GGUF", "vivarium convert runs/<id> --checkpoints all", (c) => c.addOption(steps()));
+  add("parity <run>", "prove that llama.cpp applies what PEFT trained", "vivarium parity runs/<id> --checkpoints all", (c) =>
+    c.addOption(steps()).addOption(new Option("--dtype <type>", "served precision").choices(["bf16", "f16", "f32"]).default("bf16")).addOption(folder()),
+  );
+  add("sample <runs...>", "sample responses of the base and of checkpoints", "vivarium sample runs/<id> --questions open-values --samples 50", samplingOptions);
+  add("judge <eval>", "judge an evaluation's responses, again or with another judge", "vivarium judge evals/<id> --judge nano-rule", (c) =>
+    c.option("--judge <judge>", "judge, by id or path (default: the recorded one)"),
+  );
+  add("eval <runs...>", "sample, judge and report the base and checkpoints of runs", "vivarium eval runs/<id> --checkpoints all --questions open-values --samples 50", (c) =>
+    samplingOptions(c).option("--judge <judge>", "judge, by id or path", "nano-rule"),
+  );
+  add("report <eval>", "write an evaluation's report anew", "vivarium report evals/<id>", (c) => c.option("--open", "open it"));
+  return program;
+}

@@ -1,0 +1,100 @@
+import { join } from "node:path";
+import { hashJson } from "../artifacts/hash.ts";
+import { DriverError } from "../errors.ts";
+import { nearest } from "../formats/nearest.ts";
+import type { Group, JudgeConfig, ServedDtype } from "../records/experiment.ts";
+import type { ChatTemplateKwargs } from "../records/lora.ts";
+import type { Sampler } from "../records/sampler.ts";
+import type { EvalModel, PlannedEval, PlannedRun, QuestionSet, StagedModel } from "./handles.ts";
+import type { Workspace } from "./workspace.ts";
+
+export interface EvalWish {
+  name: string;
+  staged: StagedModel;
+  served_dtype: ServedDtype;
+  chat_template_kwargs: ChatTemplateKwargs;
+  question_sets: readonly QuestionSet[];
+  sampler: Sampler;
+  seed: number;
+  samples: number;
+  judge: { config: JudgeConfig; sha256: string; world_file: string };
+  groups: Readonly<Record<string, Group>> | undefined;
+  models: readonly EvalModel[];
+  control: string | null;
+  notes: readonly string[];
+}
+
+export const BASE_LABEL = "base";
+
+export function baseModel(question_sets: readonly string[], samples: number): EvalModel {
+  return { id: BASE_LABEL, label: BASE_LABEL, run: null, step: null, scale: 1, question_sets, samples, curve_only: false };
+}
+
+/** A checkpoint as a model of an evaluation. The folder is `<run>@<step>`, or `<run>@<step>x<scale>` off scale 1. */
+export function checkpointModel(
+  run: PlannedRun,
+  step: number,
+  rest: Pick<EvalModel, "label" | "question_sets" | "samples" | "curve_only">,
+  scale = 1,
+): EvalModel {
+  const id = `${run.id}@${step}${scale === 1 ? "" : `x${scale}`}`;
+  return { id, run, step, scale, ...rest };
+}
+
+/**
+ * Decides an evaluation. Its identity is what makes a response what it is: base, questions, sampler, seed, template,
+ * served precision. Models, samples and judges are not part of it, so adding one redoes nothing.
+ *
+ * @throws {DriverError} `CONFIG_INVALID` when a group names a question set or a tag that is not there.
+ */
+export function planEval(wish: EvalWish, workspace: Workspace): PlannedEval {
+  const identity = hashJson({
+    kind: "eval",
+    base_model: wish.staged.sha256,
+    served_dtype: wish.served_dtype,
+    chat_template_kwargs: wish.chat_template_kwargs,
+    questions: wish.question_sets.map((set) => [set.id, set.sha256]),
+    sampler: wish.sampler,
+    seed: wish.seed,
+  });
+  const id = `${wish.name}-${identity.slice(0, 8)}`;
+  const { judge, groups, ...rest } = wish;
+  return {
+    ...rest,
+    id,
+    dir: join(workspace.evals_dir, id),
+    judge: judge.config,
+    judge_sha256: judge.sha256,
+    judge_world: judge.world_file,
+    groups: checkGroups(groups ?? defaultGroups(wish.question_sets), wish.question_sets),
+  };
+}
+
+const defaultGroups = (sets: readonly QuestionSet[]): Record<string, Group> =>
+  Object.fromEntries(sets.map((set) => [set.id.replaceAll("-", "_"), { questions: set.id, where: {}, where_not: {} }]));
+
+function checkGroups(groups: Readonly<Record<string, Group>>, sets: readonly QuestionSet[]): Record<string, Group> {
+  for (const [name, group] of Object.entries(groups)) {
+    const set = sets.find(({ id }) => id === group.questions);
+    const known = sets.map(({ id }) => id);
+    if (set === undefined) {
+      const near = nearest(group.questions, known);
+      throw new DriverError("CONFIG_INVALID", `Group ${name}: expected a question set of this evaluation (${known.join(", ")}), got ${group.questions}`, {
+        ...(near === undefined ? {} : { hint: `Did you mean ${near}?` }),
+      });
+    }
+    if (!set.questions.some((question) => inGroup(question.tags, group)))
+      throw new DriverError("CONFIG_INVALID", `Group ${name}: expected at least one question of ${set.id} with these tags, got none`, {
+        facts: { where: group.where, where_not: group.where_not },
+      });
+  }
+  return { ...groups };
+}
+
+/** True when a question's tags hold all of `where` and none of `where_not`. */
+export function inGroup(tags: Readonly<Record<string, string>>, group: Group): boolean {
+  return (
+    Object.entries(group.where).every(([tag, value]) => tags[tag] === value) &&
+    !Object.entries(group.where_not).some(([tag, value]) => tags[tag] === value)
+  );
+}
