@@ -22,7 +22,7 @@ interface Schema {
 }
 
 /** Longest line of the generated Python; the same number as `line-length` in python-bridge/pyproject.toml. */
-const LINE_LENGTH = 110;
+const LINE_LENGTH = 120;
 const SCALARS: Record<string, string> = {
   string: "str",
   integer: "int",

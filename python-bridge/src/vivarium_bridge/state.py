@@ -1,0 +1,145 @@
+"""``last/``: what resuming needs, without a pickle.
+
+``state.json`` names one versioned ``state-<step>.safetensors`` and is replaced after that file is on disk, so at any
+moment the pair is whole.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from . import _wire as wire
+from .decoding import from_dict
+from .errors import BridgeError
+from .files import remove, remove_partials, write_file
+
+STATE_FILE = "state.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateRecord:
+    """The content of ``state.json``."""
+
+    schema_version: int
+    fingerprint: str
+    """sha256 of what the run is made of; another job must not go on from here"""
+    step: int
+    """optimizer steps done; with the seed it determines the next batch"""
+    epoch: int
+    """epoch of the next step, from 0"""
+    cursor: int
+    """rows of that epoch that are done"""
+    file: str
+    sha256: str
+    checkpoints: list[wire.Checkpoint]
+    """those that were complete when this was written"""
+
+
+def fingerprint(job: wire.TrainJob, data: wire.DataReady, model_config: bytes) -> str:
+    """Identity of a training run, without paths."""
+    parts = {
+        "lora": asdict(job.lora),
+        "training": asdict(job.training),
+        "token_ids_sha256": data.token_ids_sha256,
+        "targets_sha256": data.targets_sha256,
+        "model_config_sha256": hashlib.sha256(model_config).hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def save_state(folder: Path, record: StateRecord, tensors: dict[str, Any]) -> StateRecord:
+    """Write the tensors, then the record that names them, then remove older tensors.
+
+    Args:
+        folder: ``last/``.
+        record: Its ``file`` and ``sha256`` are filled in here.
+        tensors: From ``capture``.
+    """
+    from safetensors.torch import save
+
+    folder.mkdir(exist_ok=True)
+    data = save(tensors)
+    name = f"state-{record.step}.safetensors"
+    write_file(folder / name, data)
+    values = {**asdict(record), "file": name, "sha256": hashlib.sha256(data).hexdigest()}
+    write_file(folder / STATE_FILE, f"{json.dumps(values, indent=2)}\n".encode())
+    for path in folder.glob("state-*.safetensors"):
+        if path.name != name:
+            remove(path)
+    return from_dict(StateRecord, values, STATE_FILE)
+
+
+def load_state(folder: Path, expected_fingerprint: str) -> tuple[StateRecord, dict[str, Any]] | None:
+    """Read what an interrupted run left, or None.
+
+    Raises:
+        BridgeError: ``BAD_DATA`` if it belongs to another job or is damaged.
+    """
+    from safetensors.torch import load
+
+    path = folder / STATE_FILE
+    remove_partials(folder)
+    if not path.is_file():
+        return None
+    hint = "Remove the run's folder to train again from the start."
+    try:
+        record = from_dict(StateRecord, json.loads(path.read_text(encoding="utf-8")), STATE_FILE)
+        data = (folder / record.file).read_bytes()
+    except (OSError, ValueError, BridgeError) as error:
+        raise BridgeError("BAD_DATA", f"{path}: not a saved state: {error}", hint) from error
+    if record.fingerprint != expected_fingerprint or record.schema_version != SCHEMA_VERSION:
+        raise BridgeError("BAD_DATA", f"{folder}: the saved state belongs to another job", hint)
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise BridgeError("BAD_DATA", f"{folder / record.file}: damaged: expected sha256 {record.sha256}", hint)
+    return record, load(data)
+
+
+def capture_rng() -> dict[str, Any]:
+    """States of the random number generators that dropout draws from, as uint8 tensors."""
+    import torch
+
+    states = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["rng.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def capture(parameters: dict[str, Any], optimizer: Any, rng: dict[str, Any]) -> dict[str, Any]:
+    """Copies of the adapter, the optimizer's moments and the generator states.
+
+    Args:
+        parameters: Trained parameters by name.
+        optimizer: Over the same parameters.
+        rng: From ``capture_rng``, taken before the next step's first random number.
+    """
+    tensors = dict(rng)
+    for name, parameter in parameters.items():
+        tensors[f"param.{name}"] = parameter.detach().cpu().clone().contiguous()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"optim.{key}.{name}"] = value.detach().cpu().clone().contiguous()
+    return tensors
+
+
+def restore(tensors: dict[str, Any], parameters: dict[str, Any], optimizer: Any) -> None:
+    """The inverse of ``capture``."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"param.{name}"])
+            state = {
+                key: tensors[f"optim.{key}.{name}"]
+                for key in ("exp_avg", "exp_avg_sq", "step")
+                if f"optim.{key}.{name}" in tensors
+            }
+            # torch keeps Adam's step counters on the CPU unless the optimizer is capturable.
+            moved = {key: value if key == "step" else value.to(parameter.device) for key, value in state.items()}
+            if moved:
+                optimizer.state[parameter] = moved
+    torch.set_rng_state(tensors["rng.cpu"])
+    if torch.cuda.is_available() and "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
