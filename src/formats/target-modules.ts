@@ -138,27 +138,51 @@ function compilePattern(source: string, wrapped: string, what: string): RegExp {
 }
 
 /**
- * The value of the first key of a PEFT pattern that matches the module as `^(.*\.)?(key)$`, or undefined.
+ * The keys of a PEFT pattern that match the module as `^(.*\.)?(key)$`, in their order; PEFT uses the first.
  *
  * Source: PEFT 0.21 `utils/other.py` `get_pattern_key`.
  */
+function matchingKeys(pattern: Readonly<Record<string, number>>, module: string, what: string): string[] {
+  return Object.keys(pattern).filter((key) => compilePattern(key, `^(.*\\.)?(${key})$`, what).test(module));
+}
+
+/** The value that a PEFT pattern gives the module, or undefined. */
 export function patternValue(
   pattern: Readonly<Record<string, number>>,
   module: string,
   what: string,
 ): number | undefined {
-  for (const [key, value] of Object.entries(pattern)) {
-    if (compilePattern(key, `^(.*\\.)?(${key})$`, what).test(module)) return value;
+  const key = matchingKeys(pattern, module, what)[0];
+  return key === undefined ? undefined : pattern[key];
+}
+
+/**
+ * Why a pattern is ambiguous for some module, or null. PEFT uses the first key that matches, but sorts the keys when it
+ * saves: with two that match and differ, the adapter acts with one scale while it is trained and another once loaded.
+ */
+export function patternConflict(
+  pattern: Readonly<Record<string, number>>,
+  modules: readonly string[],
+  what: string,
+): string | null {
+  for (const module of modules) {
+    const keys = matchingKeys(pattern, module, what);
+    if (new Set(keys.map((key) => pattern[key])).size < 2) continue;
+    const shown = keys.map((key) => `${JSON.stringify(key)}: ${pattern[key]}`).join(", ");
+    return `${what}: expected one value for ${module}, got ${shown}`;
   }
-  return undefined;
+  return null;
 }
 
 function validatePatterns(what: string, pattern: Readonly<Record<string, number>>, modules: readonly string[]): void {
-  for (const [key, value] of Object.entries(pattern)) {
-    if (modules.some((module) => patternValue({ [key]: value }, module, what) !== undefined)) continue;
+  for (const key of Object.keys(pattern)) {
+    if (modules.some((module) => matchingKeys({ [key]: 1 }, module, what).length > 0)) continue;
     throw refuse(
       `${what} has a key that matches no adapted module: expected a name or a pattern, got ${JSON.stringify(key)}`,
       `The adapted modules are ${modules.slice(0, 3).join(", ")}${modules.length > 3 ? ", ..." : ""}.`,
     );
   }
+  const conflict = patternConflict(pattern, modules, what);
+  if (conflict !== null)
+    throw refuse(conflict, "PEFT sorts the keys when it saves, so their order cannot decide: make them disjoint.");
 }

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { DriverError } from "../../errors.ts";
 import { isFloatDtype, toFloat32 } from "../floats.ts";
 import { openSafetensors, readTensorF32, type TensorRef } from "../safetensors.ts";
-import { patternValue } from "../target-modules.ts";
+import { patternConflict, patternValue } from "../target-modules.ts";
 import {
   type AdapterScaling,
   invalidAdapter,
@@ -72,6 +72,7 @@ export async function convertAdapter(
     if ((layerIndex(module) ?? 0) >= (options.n_layers ?? Number.POSITIVE_INFINITY)) pairs.delete(module);
   }
   if (pairs.size === 0) throw invalidAdapter(dir, ["expected LoRA weights of at least one module, got none"]);
+  validatePatterns(dir, config, [...pairs.keys()]);
   const scales = adapterScales(config, [...pairs.keys()]);
   const tensors = [...pairs].flatMap(([module, pair]) => ggufPair(dir, file, module, pair, scales[module] as number));
   const metadata = new Map<string, GgufValue>([
@@ -82,6 +83,13 @@ export async function convertAdapter(
   ]);
   const { sha256, bytes } = await writeGguf(out, metadata, tensors);
   return { sha256, bytes, scales };
+}
+
+function validatePatterns(dir: string, config: AdapterScaling, modules: readonly string[]): void {
+  const conflicts = (["rank_pattern", "alpha_pattern"] as const)
+    .map((what) => patternConflict(config[what], modules, what))
+    .filter((conflict) => conflict !== null);
+  if (conflicts.length > 0) throw invalidAdapter(dir, conflicts);
 }
 
 interface Pair {
