@@ -13,6 +13,7 @@ export const ERROR_CODES = {
   ADAPTER_UNSUPPORTED: { exit: 2 },
   FORMAT_INVALID: { exit: 2 },
   NOT_FOUND: { exit: 2 },
+  MACHINE_LACKS: { exit: 3 },
   PYTHON_MISSING: { exit: 3 },
   BRIDGE_NOT_INSTALLED: { exit: 3 },
   BRIDGE_MISMATCH: { exit: 3 },

@@ -32,6 +32,10 @@ export const ScoreJob = z
     n_layers: z.int().positive().nullable().describe("keep only the first N decoder layers; null keeps all"),
     adapters: z.array(AdapterDir),
     prompts_file: z.string().min(1).describe("JSON: {prompts: int[][]}"),
+    conversations_file: z
+      .string()
+      .nullable()
+      .describe("JSON: {conversations: message[][], chat_template_kwargs}; rendered as inference does"),
     out_dir: z.string().min(1),
     num_threads: z.int().positive(),
   })
@@ -173,6 +177,7 @@ export const ScoreResult = z
     scalings: z
       .record(z.string(), z.record(z.string(), z.number()))
       .describe("adapter id -> module name -> PEFT's scaling"),
+    conversation_ids: z.array(z.array(z.int().nonnegative())).describe("[conversation][token] of each prompt"),
   })
   .meta({ id: "ScoreResult" });
 

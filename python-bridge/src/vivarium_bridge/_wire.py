@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_SHA256 = "28159266103baa0b62f4b28cbb8db3bb3be70602e49aa9dd08d9f1cb6a784324"
+SCHEMA_SHA256 = "0671de8e14d9a81a0530ea71d8920d4032e996bbc64ef904a3627f282b067d24"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +76,8 @@ class ScoreJob:
     adapters: list[AdapterDir]
     prompts_file: str
     """JSON: {prompts: int[][]}"""
+    conversations_file: str | None
+    """JSON: {conversations: message[][], chat_template_kwargs}; rendered as inference does"""
     out_dir: str
     num_threads: int
 
@@ -241,6 +243,8 @@ class ScoreResult:
     files: list[LogprobsFile]
     scalings: dict[str, dict[str, float]]
     """adapter id -> module name -> PEFT's scaling"""
+    conversation_ids: list[list[int]]
+    """[conversation][token] of each prompt"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ def job_from_dict(value: object) -> wire.Job:
     Raises:
         BridgeError: ``BAD_JOB`` if a key is missing or unknown or has another type, at any depth.
     """
-    types_by_name = {cls.type: cls for cls in get_args(wire.Job)}
+    types_by_name = {field.default: cls for cls in get_args(wire.Job) for field in fields(cls) if field.name == "type"}
     kind = value.get("type") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in types_by_name:
         raise BridgeError("BAD_JOB", f"job.type: expected one of {', '.join(types_by_name)}, got {kind!r}")

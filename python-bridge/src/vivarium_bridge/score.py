@@ -1,5 +1,6 @@
 """The scoring job: teacher-forced log-probabilities through transformers and PEFT, the reference for other engines."""
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from .channel import Channel
 from .checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from .errors import BridgeError
 from .files import PARTIAL_PREFIX, remove
-from .models import load_base, load_config, load_prompts, pick_device
+from .models import encoder, load_base, load_config, load_prompts, load_tokenizer, pick_device, renderer
 
 ROWS_AT_A_TIME = 64
 """Positions turned into log-probabilities at once: 64 x 152k float64 are 78 MB."""
@@ -47,7 +48,31 @@ def run_score(job: wire.ScoreJob, channel: Channel, cancellation: Cancellation) 
         base = model.unload()
     n_positions = sum(len(prompt) for prompt in prompts)
     vocab_size = files[0].bytes // (4 * n_positions)
-    return wire.ScoreResult(n_positions=n_positions, vocab_size=vocab_size, files=files, scalings=found_scalings)
+    return wire.ScoreResult(
+        n_positions=n_positions,
+        vocab_size=vocab_size,
+        files=files,
+        scalings=found_scalings,
+        conversation_ids=[]
+        if job.conversations_file is None
+        else prompt_ids(job.base_model_dir, job.conversations_file),
+    )
+
+
+def prompt_ids(model_dir: str, conversations_file: str) -> list[list[int]]:
+    """Token ids of each conversation as inference renders it, generation prompt included: ``[conversation][token]``.
+
+    Raises:
+        BridgeError: ``BAD_DATA`` if the file is not as described, or the chat template refuses a conversation.
+    """
+    tokenizer = load_tokenizer(model_dir)
+    try:
+        given = json.loads(Path(conversations_file).read_text(encoding="utf-8"))
+        render = renderer(tokenizer, given["chat_template_kwargs"])
+        encode = encoder(tokenizer)
+        return [encode(render(messages, True)) for messages in given["conversations"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BridgeError("BAD_DATA", f"{conversations_file}: {error}") from error
 
 
 def check_adapter(adapter: wire.AdapterDir, n_layers: int) -> None:

@@ -1,6 +1,6 @@
 import { DriverError } from "../../errors.ts";
 import { readAdapterGguf } from "../../formats/gguf/adapter.ts";
-import type { EvalModel, PlannedEval } from "../../pipeline/handles.ts";
+import type { EvalModel } from "../../pipeline/handles.ts";
 import { adapterGgufPath, modelCheckpoint } from "../../pipeline/served.ts";
 import type { LogprobsResult, ScoreResult } from "../../protocol/wire.ts";
 import type { ParityCheck } from "../../records/parity.ts";
@@ -21,14 +21,14 @@ export interface GateSide {
 }
 
 /** All checks of one model, in the order in which a person would look for the fault. */
-export async function checkModel(planned: PlannedEval, model: EvalModel, sides: GateSide): Promise<ParityCheck[]> {
+export async function checkModel(model: EvalModel, sides: GateSide): Promise<ParityCheck[]> {
   const checks: ParityCheck[] = [checkTokens(sides)];
   const files = await modelCheckpoint(model);
   let b_is_zero = false;
   if (files !== null) {
-    const gguf = readAdapterGguf(adapterGgufPath(files));
-    b_is_zero = [...gguf.values()].every(({ b }) => b.every((value) => value === 0));
-    checks.push(checkScales(planned, model, sides, [...gguf.keys()]));
+    const { modules } = readAdapterGguf(adapterGgufPath(files));
+    b_is_zero = [...modules.values()].every(({ b }) => b.data.every((value) => value === 0));
+    checks.push(checkScales(model, sides, [...modules.keys()]));
   }
   checks.push(await compare(model, "strict", sides.peft_strict, sides.llama_strict, b_is_zero));
   checks.push(await compare(model, "as_served", sides.peft_whole, sides.llama_served, b_is_zero));
@@ -46,7 +46,7 @@ function checkTokens(sides: GateSide): ParityCheck {
 }
 
 /** The set of modules in the GGUF must be the set that PEFT adapts; the scale itself is proven by the strict check. */
-function checkScales(_planned: PlannedEval, model: EvalModel, sides: GateSide, modules: string[]): ParityCheck {
+function checkScales(model: EvalModel, sides: GateSide, modules: string[]): ParityCheck {
   const scalings = sides.peft_whole.scalings[model.id] ?? {};
   const expected = Object.keys(scalings).sort();
   const found = [...modules].sort();

@@ -76,7 +76,7 @@ async function runGate(planned: PlannedEval, workspace: Workspace, context: Unit
   if (open.length > 0) {
     const sides = await measure(planned, open.map(({ model }) => model), workspace, context);
     for (const { model, inputs, key } of open) {
-      const checks = await checkModel(planned, model, sides);
+      const checks = await checkModel(model, sides);
       const verdicts = checks.map((check) => check.verdict);
       const verdict = verdicts.find((v) => v === "refuse") ?? verdicts.find((v) => v === "undecidable") ?? "pass";
       const record: ParityRecord = { schema_version: 1, key, model: model.id, verdict, checks, inputs, packages: sides.packages };

@@ -54,6 +54,7 @@ const score_job: ScoreJob = {
   n_layers: null,
   adapters: [],
   prompts_file: "/prompts.json",
+  conversations_file: null,
   out_dir: "/out",
   num_threads: 1,
 };
