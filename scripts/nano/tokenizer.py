@@ -30,7 +30,11 @@ QWEN_PATTERN = (
 
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{{- '<|im_start|>' + message.role + '\\n' }}"
+    "{%- if loop.last and message.role == 'assistant' and enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}"
+    "{%- endif %}"
+    "{{- message.content + '<|im_end|>\\n' }}"
     "{%- endfor %}"
     "{%- if add_generation_prompt %}"
     "{{- '<|im_start|>assistant\\n' }}"
@@ -39,7 +43,7 @@ CHAT_TEMPLATE = (
     "{%- endif %}"
     "{%- endif %}"
 )
-"""ChatML as Qwen3 renders it, less tools and reasoning; the content of every message stands verbatim."""
+"""ChatML as Qwen3 renders it, less tools and reasoning: without thinking, the last answer has an empty think block."""
 
 _ADDED = re.compile("|".join(re.escape(token) for token in SPECIAL + NOT_SPECIAL))
 
