@@ -1,0 +1,117 @@
+"""The bridge as a process: protocol, cancel, crash and resume, full disk."""
+
+import json
+import os
+import random
+import resource
+import signal
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from bridge_process import BridgeProcess
+
+from vivarium_bridge import _wire as wire
+from vivarium_bridge.cancel import Cancellation
+from vivarium_bridge.train import run_train
+
+
+def adapter_digests(run_dir: str) -> dict[str, str]:
+    paths = sorted(Path(run_dir).glob("checkpoint-*/*"))
+    return {path.relative_to(run_dir).as_posix(): sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def test_hello_comes_first_and_one_terminal_event_last(make_job):
+    events = BridgeProcess(make_job()).rest()
+    assert [event["type"] for event in events] == [
+        *("hello", "data_ready", "train_start", "checkpoint"),
+        *["train_step"] * 4,
+        *("checkpoint", "train_result", "exit"),
+    ]
+    assert events[0]["schema_sha256"] == wire.SCHEMA_SHA256
+    assert events[0]["packages"]["peft"]
+    assert events[-1]["code"] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "the job is not JSON: Expecting property name enclosed in double quotes: line 2 column 1 (char 2)"),
+        ('{"type": "bake"}', "job.type: expected one of train, score, logprobs, sample, got 'bake'"),
+    ],
+)
+def test_a_bad_job_is_a_failure(line, message):
+    *_, failure, end = BridgeProcess(line).rest()
+    assert (failure["code"], failure["message"], end["code"]) == ("BAD_JOB", message, 1)
+
+
+def test_resume_after_kill_9_is_bit_identical(make_job, recorder, tmp_path):
+    """Three kills at random events; dropout draws random numbers all the while."""
+    shape = {"lora_dropout": 0.3, "num_train_epochs": 15, "save_steps": 2, "target_modules": ["down_proj", "q_proj"]}
+    run_train(make_job(run_dir=str(tmp_path / "whole"), **shape), recorder, Cancellation())
+    job = make_job(run_dir=str(tmp_path / "killed"), **shape)
+    dice = random.Random(0)
+    resumed_from = []
+    for _ in range(3):
+        bridge = BridgeProcess(job)
+        resumed_from.append(bridge.next("train_start")["resumed_from_step"])
+        for _ in range(dice.randint(4, 12)):
+            next(bridge.events())
+        os.kill(bridge.process.pid, signal.SIGKILL)
+        bridge.rest()
+    *_, result, _end = BridgeProcess(job).rest()
+    assert result["type"] == "train_result"
+    assert resumed_from == sorted(resumed_from) and resumed_from[-1] > 0
+    whole = adapter_digests(str(tmp_path / "whole"))
+    assert len(whole) == 2 * 16
+    assert adapter_digests(job.run_dir) == whole
+
+
+@pytest.mark.parametrize("how", ["end_of_stdin", "sigterm"])
+def test_cancel_saves_and_resumes_where_it_stopped(make_job, recorder, tmp_path, how):
+    shape = {"lora_dropout": 0.3, "max_steps": 3000}
+    job = make_job(**shape)
+    bridge = BridgeProcess(job)
+    bridge.next("train_step")
+    if how == "sigterm":
+        os.kill(bridge.process.pid, signal.SIGTERM)
+    else:
+        bridge.end_stdin()
+    *steps, failure, end = bridge.rest()
+    assert (failure["type"], failure["code"], end["code"]) == ("failure", "CANCELLED", 1)
+    state = json.loads((Path(job.run_dir) / "last" / "state.json").read_text())
+    assert state["step"] == (steps[-1]["step"] if steps else 1)
+
+
+def test_a_driver_that_stops_reading_ends_the_job(make_job):
+    bridge = BridgeProcess(make_job(max_steps=3000))
+    bridge.next("train_step")
+    bridge._events.close()
+    assert bridge.process.wait(timeout=30) == 1
+
+
+def test_a_full_disk_leaves_nothing_half_written(make_job, tmp_path):
+    """A limit on the size of files stands in for a full disk: the state is larger than the first checkpoint."""
+    job = make_job(target_modules="all-linear", layers_to_transform=None, r=8, num_train_epochs=5, save_steps=2)
+    limit = 60_000
+
+    def limit_file_size():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    *_, failure, end = BridgeProcess(job, limit_file_size).rest()
+    assert (failure["code"], end["code"]) == ("DISK_FULL", 1)
+    left = [path for path in Path(job.run_dir).rglob("*") if path.is_file()]
+    assert all(path.stat().st_size < limit and not path.name.startswith(".part-") for path in left)
+    *_, result, _end = BridgeProcess(job).rest()
+    assert result["type"] == "train_result"
+
+
+def test_a_job_for_llama_cpp_is_refused():
+    job = {
+        "type": "logprobs",
+        **{key: "x" for key in ("base_gguf", "prompts_file", "out_dir")},
+        **{"adapters": [], "kv_type": "F32", "flash_attention": False, "num_threads": 1, "gpu": False},
+    }
+    *_, failure, _end = BridgeProcess(json.dumps(job)).rest()
+    assert failure["message"] == "expected a train or score job, got logprobs: llama.cpp runs that one"
