@@ -10,6 +10,8 @@ const LAYER_LINEAR = [
   ...MLP_LINEAR.map((name) => `mlp.${name}`),
 ];
 
+const EXAMPLE = "model.layers.0.mlp.down_proj";
+
 type Layout = Pick<ModelDir, "n_layers" | "architecture">;
 type Targets = Pick<LoraShape, "target_modules" | "layers_to_transform" | "rank_pattern" | "alpha_pattern">;
 
@@ -91,7 +93,12 @@ function matchedModules(model: Layout, lora: Targets): string[] {
   if (target_modules.toLowerCase() === "all-linear") return linearModules(model);
   const pattern = compilePattern(target_modules, `^(?:${target_modules})$`, "target_modules");
   const matched = allModules(model).filter((name) => pattern.test(name));
-  if (matched.length === 0) throw nothingMatches(model, target_modules);
+  if (matched.length === 0) {
+    throw refuse(
+      `target_modules matches nothing: expected a regular expression on whole names such as ${EXAMPLE}, got ${JSON.stringify(target_modules)}`,
+      "A string is a regular expression on the whole name: give a list to match the ends of names.",
+    );
+  }
   return matched;
 }
 
@@ -179,7 +186,7 @@ function validatePatterns(what: string, pattern: Readonly<Record<string, number>
     if (modules.some((module) => matchingKeys({ [key]: 1 }, module, what).length > 0)) continue;
     throw refuse(
       `${what} has a key that matches no adapted module: expected a name or a pattern, got ${JSON.stringify(key)}`,
-      `The adapted modules are ${modules.slice(0, 3).join(", ")}${modules.length > 3 ? ", ..." : ""}.`,
+      `The adapted modules are ${modules.slice(0, 3).join(", ")}${modules.length > 3 ? " and so on" : ""}.`,
     );
   }
   const conflict = patternConflict(pattern, modules, what);

@@ -61,8 +61,13 @@ function construct(dir: string, json: unknown): Tokenizer {
   }
 }
 
+/** The number of tokens, once it is sure that their ids are 0, 1, 2, ... and that no two spell the same. */
 function validateContiguous(dir: string, tokenizer: Tokenizer): number {
-  const ids = new Set(tokenizer.get_vocab().values());
+  // A gap shows up as a token that is undefined, whatever the package's types say.
+  const vocab = [...(tokenizer.get_vocab() as Map<string | undefined, number>)].filter(
+    ([token]) => token !== undefined,
+  );
+  const ids = new Set(vocab.map(([, id]) => id));
   for (let id = 0; id < ids.size; id++) {
     if (!ids.has(id)) throw refuse(dir, `expected ids without gaps, got ${ids.size} tokens and none with id ${id}`);
   }
