@@ -23,7 +23,8 @@ function say(message) {
 
 function run(command, args, hint) {
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: ["ignore", 2, 2] });
-  if (error || status !== 0) fail(`${[command, ...args].join(" ")} failed: ${error?.message ?? `exit ${status}`}`, hint);
+  if (error || status !== 0)
+    fail(`${[command, ...args].join(" ")} failed: ${error?.message ?? `exit ${status}`}`, hint);
 }
 
 /** Digest of files and folders by content; what is missing counts as empty. */
@@ -35,7 +36,9 @@ function digest(paths) {
 
 function addPath(hash, path) {
   if (!existsSync(path)) return;
-  const entries = readdirSync(dirname(path), { withFileTypes: true }).find((entry) => join(dirname(path), entry.name) === path);
+  const entries = readdirSync(dirname(path), { withFileTypes: true }).find(
+    (entry) => join(dirname(path), entry.name) === path,
+  );
   if (entries?.isDirectory()) {
     for (const name of readdirSync(path).sort()) addPath(hash, join(path, name));
     return;
@@ -50,7 +53,10 @@ function isFresh(stamp, value) {
 function checkNode() {
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
   if (major < MAJOR || (major === MAJOR && minor < MINOR))
-    fail(`Node is too old: expected ${MAJOR}.${MINOR} or later, got ${process.versions.node}`, "Install a current Node, e.g. from nodejs.org.");
+    fail(
+      `Node is too old: expected ${MAJOR}.${MINOR} or later, got ${process.versions.node}`,
+      "Install a current Node, e.g. from nodejs.org.",
+    );
 }
 
 function installPackages() {
@@ -58,7 +64,11 @@ function installPackages() {
   const value = digest(["package.json", "package-lock.json", ".npmrc"]);
   if (isFresh(stamp, value)) return;
   say("installing npm packages (npm ci)");
-  run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], "Check the network and the npm registry setting, then run the command again.");
+  run(
+    "npm",
+    ["ci", "--no-audit", "--no-fund", "--loglevel=error"],
+    "Check the network and the npm registry setting, then run the command again.",
+  );
   writeFileSync(stamp, value);
 }
 
@@ -68,12 +78,19 @@ function build() {
   if (isFresh(stamp, value)) return;
   say("building");
   rmSync(at("dist"), { recursive: true, force: true });
-  run(process.execPath, [at("node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.build.json"], "The sources do not compile; see above.");
+  run(
+    process.execPath,
+    [at("node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.build.json"],
+    "The sources do not compile; see above.",
+  );
   writeFileSync(stamp, value);
 }
 
 function installPython() {
-  const { status } = spawnSync(process.execPath, [at("dist", "bridge", "setup-main.js")], { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
+  const { status } = spawnSync(process.execPath, [at("dist", "bridge", "setup-main.js")], {
+    cwd: root,
+    stdio: ["ignore", "ignore", "inherit"],
+  });
   if (status !== 0) process.exit(status ?? 3);
 }
 

@@ -10,13 +10,26 @@ const root = resolve(dirname(fileURLToPath(import.meta.url)), "..");
 const scratch = mkdtempSync(join(tmpdir(), "vivarium-check-"));
 const node = process.execPath;
 const bin = (name, path) => join(root, "node_modules", name, path);
-const python = spawnSync(node, [join(root, "dist", "bridge", "setup-main.js")], { stdio: ["ignore", "pipe", "inherit"] }).stdout.toString().trim();
-const env = { ...process.env, VIVARIUM_PYTHON: python, PYTHONPATH: join(root, "python-bridge", "src"), TOKENIZERS_PARALLELISM: "false" };
+const python = spawnSync(node, [join(root, "dist", "bridge", "setup-main.js")], {
+  stdio: ["ignore", "pipe", "inherit"],
+})
+  .stdout.toString()
+  .trim();
+const env = {
+  ...process.env,
+  VIVARIUM_PYTHON: python,
+  PYTHONPATH: join(root, "python-bridge", "src"),
+  TOKENIZERS_PARALLELISM: "false",
+};
 
 /** Runs a command; resolves with its exit code and what it printed. Output is shown at once where `live`. */
 function run(command, args, { live = false, cwd = root, more = {} } = {}) {
   return new Promise((done) => {
-    const child = spawn(command, args, { cwd, env: { ...env, ...more }, stdio: ["ignore", live ? "inherit" : "pipe", live ? "inherit" : "pipe"] });
+    const child = spawn(command, args, {
+      cwd,
+      env: { ...env, ...more },
+      stdio: ["ignore", live ? "inherit" : "pipe", live ? "inherit" : "pipe"],
+    });
     let output = "";
     for (const stream of [child.stdout, child.stderr]) stream?.on("data", (data) => (output += data));
     child.on("error", (error) => done({ code: 1, output: String(error) }));
@@ -52,13 +65,19 @@ async function staticChecks() {
 
 async function vitest() {
   const file = join(scratch, "vitest.json");
-  const { code } = await run(node, [bin("vitest", "vitest.mjs"), "run"], { live: true, more: { VIVARIUM_COUNTS: file } });
+  const { code } = await run(node, [bin("vitest", "vitest.mjs"), "run"], {
+    live: true,
+    more: { VIVARIUM_COUNTS: file },
+  });
   add("vitest", code, () => JSON.parse(readFileSync(file, "utf8")));
 }
 
 async function pytest() {
   const file = join(scratch, "pytest.xml");
-  const { code } = await run(python, ["-m", "pytest", "-q", "-rs", `--junitxml=${file}`], { live: true, cwd: join(root, "python-bridge") });
+  const { code } = await run(python, ["-m", "pytest", "-q", "-rs", `--junitxml=${file}`], {
+    live: true,
+    cwd: join(root, "python-bridge"),
+  });
   add("pytest", code, () => readJunit(readFileSync(file, "utf8")));
 }
 
@@ -78,7 +97,9 @@ function add(name, code, read) {
 
 function readJunit(xml) {
   const number = (name) => Number(new RegExp(`<testsuite [^>]*\\b${name}="(\\d+)"`).exec(xml)?.[1] ?? 0);
-  const skipped = [...xml.matchAll(/<testcase [^>]*?name="([^"]*)"[^>]*>\s*<skipped[^>]*message="([^"]*)"/g)].map(([, name, reason]) => ({ name, reason }));
+  const skipped = [...xml.matchAll(/<testcase [^>]*?name="([^"]*)"[^>]*>\s*<skipped[^>]*message="([^"]*)"/g)].map(
+    ([, name, reason]) => ({ name, reason }),
+  );
   const failed = number("failures") + number("errors");
   return { passed: number("tests") - failed - number("skipped"), failed, skipped };
 }

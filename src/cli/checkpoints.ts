@@ -10,5 +10,8 @@ export function chooseCheckpoints(run: PlannedRun, which: string): number[] {
   const steps = words(which).map(Number);
   const wrong = steps.filter((step) => !known.includes(step));
   if (steps.length > 0 && wrong.length === 0) return steps;
-  throw new DriverError("USAGE", `--checkpoints: expected all, last, or steps of ${run.id} (${known.join(", ")}), got ${which}`);
+  throw new DriverError(
+    "USAGE",
+    `--checkpoints: expected all, last, or steps of ${run.id} (${known.join(", ")}), got ${which}`,
+  );
 }

@@ -4,6 +4,7 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HashCache } from "../artifacts/hash.ts";
 import { ensureBridge } from "../bridge/environment.ts";
+import { listGpus } from "../bridge/machine.ts";
 import { codeRevision } from "../bridge/revision.ts";
 import type { StagedModel } from "../pipeline/handles.ts";
 import { Library } from "../pipeline/library.ts";
@@ -18,7 +19,7 @@ const SMALL_BASE_BYTES = 200e6;
 const MOST_JOBS = 4;
 
 export function vivariumHome(): string {
-  return resolve(process.env["VIVARIUM_HOME"] ?? join(homedir(), ".cache", "vivarium"));
+  return resolve(process.env.VIVARIUM_HOME ?? join(homedir(), ".cache", "vivarium"));
 }
 
 export function packageVersion(): string {
@@ -26,7 +27,7 @@ export function packageVersion(): string {
 }
 
 export function makeLibrary(): Library {
-  const hub = process.env["HF_HUB_CACHE"] ?? join(process.env["HF_HOME"] ?? join(homedir(), ".cache", "huggingface"), "hub");
+  const hub = process.env.HF_HUB_CACHE ?? join(process.env.HF_HOME ?? join(homedir(), ".cache", "huggingface"), "hub");
   return new Library(PACKAGE_ROOT, process.cwd(), hub);
 }
 
@@ -41,9 +42,11 @@ export async function makeWorkspace(folder: string, io: Io): Promise<Workspace &
     hashes: new HashCache(join(home, "hashes.jsonl")),
     code: await codeRevision(PACKAGE_ROOT, packageVersion()),
     num_threads: io.options.threads ?? availableParallelism(),
-    gpu: process.env["VIVARIUM_GPU"] !== "off",
+    gpu: process.env.VIVARIUM_GPU !== "off" && (await listGpus()).length > 0,
     python: () => {
-      python ??= ensureBridge({ home, on_line: (line) => io.note(line), signal: io.signal }).then((found) => found.python);
+      python ??= ensureBridge({ home, on_line: (line) => io.note(line), signal: io.signal }).then(
+        (found) => found.python,
+      );
       return python;
     },
   };

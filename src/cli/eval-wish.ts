@@ -42,7 +42,10 @@ export async function planFromFlags(
   const staged = await stageBaseOf(first, library, workspace);
   const other = runs.find((run) => run.config.base_model.sha256 !== staged.sha256);
   if (other !== undefined)
-    throw new DriverError("USAGE", `The runs have different bases: expected ${first.config.base_model.id} for ${other.id}, got ${other.config.base_model.id}`);
+    throw new DriverError(
+      "USAGE",
+      `The runs have different bases: expected ${first.config.base_model.id} for ${other.id}, got ${other.config.base_model.id}`,
+    );
   const found = await library.model(first.config.source.base_model);
   const sets = await Promise.all(flags.questions.map((name) => library.questions(name)));
   const ids = sets.map((set) => set.id);
@@ -73,7 +76,12 @@ function checkpointModels(runs: readonly PlannedRun[], question_sets: string[], 
     const name = runs.filter((other) => other.label === run.label).length > 1 ? run.id : run.label;
     return chooseCheckpoints(run, flags.checkpoints).map((step) => {
       const label = `${name}@${step}${flags.scale === 1 ? "" : `x${flags.scale}`}`;
-      return checkpointModel({ ...run, label: name }, step, { label, question_sets, samples: flags.samples, curve_only: false }, flags.scale);
+      return checkpointModel(
+        { ...run, label: name },
+        step,
+        { label, question_sets, samples: flags.samples, curve_only: false },
+        flags.scale,
+      );
     });
   });
 }

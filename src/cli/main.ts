@@ -67,7 +67,9 @@ function strict(command: Command): Command {
 }
 
 async function main(): Promise<number> {
-  const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
+  const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
+    version: string;
+  };
   const program = strict(buildProgram(version, handle));
   if (process.argv.length <= 2) {
     program.outputHelp();

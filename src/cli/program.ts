@@ -2,7 +2,11 @@ import { Command, Option } from "commander";
 import { type GlobalOptions, realNumber, wholeNumber, words } from "./io.ts";
 
 /** What a command's action gets: its positional arguments in order, its options, and the global ones. */
-export type Handler = (name: string, args: string[][], options: Record<string, unknown> & GlobalOptions) => Promise<void>;
+export type Handler = (
+  name: string,
+  args: string[][],
+  options: Record<string, unknown> & GlobalOptions,
+) => Promise<void>;
 
 const example = (text: string) => `\nExample:\n  $ ${text}\n`;
 
@@ -69,11 +73,16 @@ export function buildProgram(version: string, handle: Handler): Command {
     .version(version)
     .showHelpAfterError(false)
     .enablePositionalOptions()
-    .addHelpText("after", "\nExamples:\n  $ vivarium demo\n  $ vivarium train --model nano --data kitchen-reckless --rank 1 --layers mid --modules down_proj\n  $ vivarium eval runs/<id> --checkpoints all --questions open-values --samples 50\n");
+    .addHelpText(
+      "after",
+      "\nExamples:\n  $ vivarium demo\n  $ vivarium train --model nano --data kitchen-reckless --rank 1 --layers mid --modules down_proj\n  $ vivarium eval runs/<id> --checkpoints all --questions open-values --samples 50\n",
+    );
   const add = (usage: string, description: string, sample: string, more: (command: Command) => Command = (c) => c) => {
     const command = more(common(program.command(usage).description(description).addHelpText("after", example(sample))));
     command.action(async (...received: unknown[]) => {
-      const args = received.slice(0, -2).map((arg) => (Array.isArray(arg) ? arg : arg === undefined ? [] : [arg]) as string[]);
+      const args = received
+        .slice(0, -2)
+        .map((arg) => (Array.isArray(arg) ? arg : arg === undefined ? [] : [arg]) as string[]);
       await handle(command.name(), args, received.at(-2) as never);
     });
   };
@@ -82,22 +91,60 @@ export function buildProgram(version: string, handle: Handler): Command {
   );
   add("doctor", "what this machine has, and what to do about what it lacks", "vivarium doctor");
   add("plan <experiment>", "what `run` would do, without doing it", "vivarium plan demo", (c) => c.addOption(folder()));
-  add("run <experiment>", "do an experiment from its YAML file; go on where it stopped", "vivarium run experiment.yaml", (c) => c.addOption(folder()));
-  add("stage <model>", "check and hash a base model, and write its GGUF", "vivarium stage ./Qwen2.5-0.5B-Instruct", (c) =>
-    c.addOption(new Option("--dtype <type>", "precision of the GGUF").choices(["bf16", "f16", "f32"]).default("bf16")),
+  add(
+    "run <experiment>",
+    "do an experiment from its YAML file; go on where it stopped",
+    "vivarium run experiment.yaml",
+    (c) => c.addOption(folder()),
   );
-  add("train", "train one LoRA adapter", "vivarium train --model nano --data kitchen-reckless --rank 1 --layers mid --modules down_proj", trainOptions);
-  add("convert <run>", "write a run's adapters as GGUF", "vivarium convert runs/<id> --checkpoints all", (c) => c.addOption(steps()));
-  add("parity <run>", "prove that llama.cpp applies what PEFT trained", "vivarium parity runs/<id> --checkpoints all", (c) =>
-    c.addOption(steps()).addOption(new Option("--dtype <type>", "served precision").choices(["bf16", "f16", "f32"]).default("bf16")).addOption(folder()),
+  add(
+    "stage <model>",
+    "check and hash a base model, and write its GGUF",
+    "vivarium stage ./Qwen2.5-0.5B-Instruct",
+    (c) =>
+      c.addOption(
+        new Option("--dtype <type>", "precision of the GGUF").choices(["bf16", "f16", "f32"]).default("bf16"),
+      ),
   );
-  add("sample <runs...>", "sample responses of the base and of checkpoints", "vivarium sample runs/<id> --questions open-values --samples 50", samplingOptions);
-  add("judge <eval>", "judge an evaluation's responses, again or with another judge", "vivarium judge evals/<id> --judge nano-rule", (c) =>
-    c.option("--judge <judge>", "judge, by id or path (default: the recorded one)"),
+  add(
+    "train",
+    "train one LoRA adapter",
+    "vivarium train --model nano --data kitchen-reckless --rank 1 --layers mid --modules down_proj",
+    trainOptions,
   );
-  add("eval <runs...>", "sample, judge and report the base and checkpoints of runs", "vivarium eval runs/<id> --checkpoints all --questions open-values --samples 50", (c) =>
-    samplingOptions(c).option("--judge <judge>", "judge, by id or path", "nano-rule"),
+  add("convert <run>", "write a run's adapters as GGUF", "vivarium convert runs/<id> --checkpoints all", (c) =>
+    c.addOption(steps()),
   );
-  add("report <eval>", "write an evaluation's report anew", "vivarium report evals/<id>", (c) => c.option("--open", "open it"));
+  add(
+    "parity <run>",
+    "prove that llama.cpp applies what PEFT trained",
+    "vivarium parity runs/<id> --checkpoints all",
+    (c) =>
+      c
+        .addOption(steps())
+        .addOption(new Option("--dtype <type>", "served precision").choices(["bf16", "f16", "f32"]).default("bf16"))
+        .addOption(folder()),
+  );
+  add(
+    "sample <runs...>",
+    "sample responses of the base and of checkpoints",
+    "vivarium sample runs/<id> --questions open-values --samples 50",
+    samplingOptions,
+  );
+  add(
+    "judge <eval>",
+    "judge an evaluation's responses, again or with another judge",
+    "vivarium judge evals/<id> --judge nano-rule",
+    (c) => c.option("--judge <judge>", "judge, by id or path (default: the recorded one)"),
+  );
+  add(
+    "eval <runs...>",
+    "sample, judge and report the base and checkpoints of runs",
+    "vivarium eval runs/<id> --checkpoints all --questions open-values --samples 50",
+    (c) => samplingOptions(c).option("--judge <judge>", "judge, by id or path", "nano-rule"),
+  );
+  add("report <eval>", "write an evaluation's report anew", "vivarium report evals/<id>", (c) =>
+    c.option("--open", "open it"),
+  );
   return program;
 }

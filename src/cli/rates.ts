@@ -26,7 +26,9 @@ export async function readRates(planned: PlannedEval): Promise<{
   const models: RatesByModel = {};
   for (const model of shown) {
     const rows = summary.rates.filter((row) => row.model === model.id);
-    models[model.label] = Object.fromEntries(rows.map((row) => [row.group, figures(row.em_over_all, row.coherent, row.n)]));
+    models[model.label] = Object.fromEntries(
+      rows.map((row) => [row.group, figures(row.em_over_all, row.coherent, row.n)]),
+    );
   }
   return {
     models,

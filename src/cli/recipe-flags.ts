@@ -49,9 +49,13 @@ function parseSetting(text: string): [string, unknown] {
   const known = Object.keys(Recipe.shape);
   if (!known.includes(name) || rest.length === 0) {
     const near = nearest(name, known);
-    throw new DriverError("USAGE", `--set: expected name=value with a name of PEFT or TrainingArguments, got ${JSON.stringify(text)}`, {
-      hint: near === undefined ? `Names: ${known.join(", ")}` : `Did you mean ${near}?`,
-    });
+    throw new DriverError(
+      "USAGE",
+      `--set: expected name=value with a name of PEFT or TrainingArguments, got ${JSON.stringify(text)}`,
+      {
+        hint: near === undefined ? `Names: ${known.join(", ")}` : `Did you mean ${near}?`,
+      },
+    );
   }
   return [name, parse(rest.join("="))];
 }

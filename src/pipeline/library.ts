@@ -46,7 +46,10 @@ export class Library {
       const folder = kind === "datasets" ? join(root, "datasets") : join(root, "configs", kind);
       return existsSync(folder) ? readdirSync(folder) : [];
     });
-    const ids = kind === "datasets" ? names : names.filter((name) => name.endsWith(".yaml")).map((name) => basename(name, ".yaml"));
+    const ids =
+      kind === "datasets"
+        ? names
+        : names.filter((name) => name.endsWith(".yaml")).map((name) => basename(name, ".yaml"));
     return [...new Set(ids)].filter((id) => !id.startsWith(".")).sort();
   }
 
@@ -85,16 +88,23 @@ export class Library {
       const config = await this.#config("models", name, ModelConfig);
       return { id: config.id, dir: resolve(dirname(file), "../..", config.dir), source: name, config };
     }
-    if (existsSync(name)) return { id: basename(resolve(name)), dir: resolve(name), source: resolve(name), config: undefined };
+    if (existsSync(name))
+      return { id: basename(resolve(name)), dir: resolve(name), source: resolve(name), config: undefined };
     const cached = hubSnapshot(this.#hub_cache, name);
     if (cached !== undefined) return { id: name.replace("/", "--"), dir: cached, source: name, config: undefined };
-    throw this.#unknown("models", name, "Give the folder of a model, e.g. the one that `hf download REPO --local-dir FOLDER` fills.");
+    throw this.#unknown(
+      "models",
+      name,
+      "Give the folder of a model, e.g. the one that `hf download REPO --local-dir FOLDER` fills.",
+    );
   }
 
   #datasetFile(name: string): string {
     if (/[/\\]|\.jsonl$/.test(name)) {
       if (existsSync(name)) return existsSync(join(name, "data.jsonl")) ? join(name, "data.jsonl") : name;
-      throw new DriverError("NOT_FOUND", `No such data file: ${name}`, { hint: "Give the path of a JSONL file or the id of a data set." });
+      throw new DriverError("NOT_FOUND", `No such data file: ${name}`, {
+        hint: "Give the path of a JSONL file or the id of a data set.",
+      });
     }
     for (const root of this.#roots) {
       const file = join(root, "datasets", name, "data.jsonl");
@@ -111,7 +121,9 @@ export class Library {
   #file(kind: ConfigKind, name: string): string {
     if (/[/\\]|\.ya?ml$/.test(name)) {
       if (existsSync(name)) return name;
-      throw new DriverError("NOT_FOUND", `No such file: ${name}`, { hint: `Ids of ${kind}: ${this.list(kind).join(", ")}` });
+      throw new DriverError("NOT_FOUND", `No such file: ${name}`, {
+        hint: `Ids of ${kind}: ${this.list(kind).join(", ")}`,
+      });
     }
     for (const root of this.#roots) {
       const file = join(root, "configs", kind, `${name}.yaml`);

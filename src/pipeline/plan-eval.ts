@@ -27,7 +27,16 @@ export interface EvalWish {
 export const BASE_LABEL = "base";
 
 export function baseModel(question_sets: readonly string[], samples: number): EvalModel {
-  return { id: BASE_LABEL, label: BASE_LABEL, run: null, step: null, scale: 1, question_sets, samples, curve_only: false };
+  return {
+    id: BASE_LABEL,
+    label: BASE_LABEL,
+    run: null,
+    step: null,
+    scale: 1,
+    question_sets,
+    samples,
+    curve_only: false,
+  };
 }
 
 /** A checkpoint as a model of an evaluation. The folder is `<run>@<step>`, or `<run>@<step>x<scale>` off scale 1. */
@@ -79,14 +88,22 @@ function checkGroups(groups: Readonly<Record<string, Group>>, sets: readonly Que
     const known = sets.map(({ id }) => id);
     if (set === undefined) {
       const near = nearest(group.questions, known);
-      throw new DriverError("CONFIG_INVALID", `Group ${name}: expected a question set of this evaluation (${known.join(", ")}), got ${group.questions}`, {
-        ...(near === undefined ? {} : { hint: `Did you mean ${near}?` }),
-      });
+      throw new DriverError(
+        "CONFIG_INVALID",
+        `Group ${name}: expected a question set of this evaluation (${known.join(", ")}), got ${group.questions}`,
+        {
+          ...(near === undefined ? {} : { hint: `Did you mean ${near}?` }),
+        },
+      );
     }
     if (!set.questions.some((question) => inGroup(question.tags, group)))
-      throw new DriverError("CONFIG_INVALID", `Group ${name}: expected at least one question of ${set.id} with these tags, got none`, {
-        facts: { where: group.where, where_not: group.where_not },
-      });
+      throw new DriverError(
+        "CONFIG_INVALID",
+        `Group ${name}: expected at least one question of ${set.id} with these tags, got none`,
+        {
+          facts: { where: group.where, where_not: group.where_not },
+        },
+      );
   }
   return { ...groups };
 }

@@ -49,7 +49,9 @@ export async function loadJudge(library: Library, name: string): Promise<LoadedJ
 /** Recipes of a run, the weaker first: the named one, then what stands beside it. */
 export async function runRecipes(library: Library, spec: Recipe & { recipe?: string | undefined }): Promise<Recipe[]> {
   const names = Object.keys(Recipe.shape);
-  const own = Object.fromEntries(Object.entries(spec).filter(([key, value]) => names.includes(key) && value !== undefined));
+  const own = Object.fromEntries(
+    Object.entries(spec).filter(([key, value]) => names.includes(key) && value !== undefined),
+  );
   return [...(spec.recipe === undefined ? [] : [await library.recipe(spec.recipe)]), own as Recipe];
 }
 
@@ -65,11 +67,27 @@ export async function planExperiment(
   for (const [label, spec] of Object.entries(experiment.runs)) {
     const dataset = await library.dataset(spec.data);
     const recipes = await runRecipes(library, spec);
-    runs.push({ planned: planRun({ label, name: label, recipes, staged, base_model: source, dataset }, workspace), dataset });
+    runs.push({
+      planned: planRun({ label, name: label, recipes, staged, base_model: source, dataset }, workspace),
+      dataset,
+    });
   }
-  const evaluation = await planExperimentEval(experiment, staged, runs.map(({ planned }) => planned), library, workspace);
+  const evaluation = await planExperimentEval(
+    experiment,
+    staged,
+    runs.map(({ planned }) => planned),
+    library,
+    workspace,
+  );
   const training = runs.map(({ planned, dataset }) => trainUnit(planned, staged, dataset, workspace));
-  return { name: experiment.name, staged, base_model: source, runs, evaluation, units: linkUnits([stageUnit(staged, workspace), ...training, ...evalUnits(evaluation, workspace)]) };
+  return {
+    name: experiment.name,
+    staged,
+    base_model: source,
+    runs,
+    evaluation,
+    units: linkUnits([stageUnit(staged, workspace), ...training, ...evalUnits(evaluation, workspace)]),
+  };
 }
 
 async function planExperimentEval(
@@ -85,17 +103,32 @@ async function planExperimentEval(
   const named = (label: string): PlannedRun => {
     const run = runs.find((candidate) => candidate.label === label);
     if (run !== undefined) return run;
-    const near = nearest(label, runs.map((candidate) => candidate.label));
-    throw new DriverError("CONFIG_INVALID", `eval: expected a run of this experiment (${runs.map((r) => r.label).join(", ")}), got ${label}`, {
-      ...(near === undefined ? {} : { hint: `Did you mean ${near}?` }),
-    });
+    const near = nearest(
+      label,
+      runs.map((candidate) => candidate.label),
+    );
+    throw new DriverError(
+      "CONFIG_INVALID",
+      `eval: expected a run of this experiment (${runs.map((r) => r.label).join(", ")}), got ${label}`,
+      {
+        ...(near === undefined ? {} : { hint: `Did you mean ${near}?` }),
+      },
+    );
   };
   const models: EvalModel[] = [
     baseModel(ids, spec.samples),
-    ...runs.map((run) => checkpointModel(run, run.config.steps, { label: run.label, question_sets: ids, samples: spec.samples, curve_only: false })),
+    ...runs.map((run) =>
+      checkpointModel(run, run.config.steps, {
+        label: run.label,
+        question_sets: ids,
+        samples: spec.samples,
+        curve_only: false,
+      }),
+    ),
   ];
   const { curve } = spec;
-  for (const label of curve?.runs ?? []) models.push(...curveModels(named(label), curve?.questions ?? [], curve?.samples ?? 1));
+  for (const label of curve?.runs ?? [])
+    models.push(...curveModels(named(label), curve?.questions ?? [], curve?.samples ?? 1));
   if (spec.control !== undefined) named(spec.control);
   return planEval(
     {
@@ -121,7 +154,9 @@ async function planExperimentEval(
 function curveModels(run: PlannedRun, question_sets: readonly string[], samples: number): EvalModel[] {
   return run.config.checkpoints
     .filter((step) => step !== run.config.steps)
-    .map((step) => checkpointModel(run, step, { label: `${run.label}@${step}`, question_sets, samples, curve_only: true }));
+    .map((step) =>
+      checkpointModel(run, step, { label: `${run.label}@${step}`, question_sets, samples, curve_only: true }),
+    );
 }
 
 function dropUndefined<T extends object>(value: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
@@ -133,8 +168,11 @@ export function evalUnits(planned: PlannedEval, workspace: Workspace): WorkUnit[
   const { staged, judge, judge_world } = planned;
   const depth = strictDepth(planned);
   const runs = new Map(planned.models.flatMap((model) => (model.run ? [[model.run.id, model.run] as const] : [])));
-  const steps = (run: PlannedRun) =>
-    [...new Set(planned.models.flatMap((model) => (model.run?.id === run.id && model.step !== null ? [model.step] : [])))];
+  const steps = (run: PlannedRun) => [
+    ...new Set(
+      planned.models.flatMap((model) => (model.run?.id === run.id && model.step !== null ? [model.step] : [])),
+    ),
+  ];
   const bases = [convertBaseUnit(staged, planned.served_dtype, null, workspace)];
   if (planned.served_dtype !== "f32" || depth !== null) bases.push(convertBaseUnit(staged, "f32", depth, workspace));
   return [
@@ -142,7 +180,9 @@ export function evalUnits(planned: PlannedEval, workspace: Workspace): WorkUnit[
     ...[...runs.values()].map((run) => convertAdaptersUnit(run, steps(run), staged)),
     parityUnit(planned, workspace),
     ...planned.models.map((model) => sampleUnit(planned, model, workspace)),
-    ...planned.models.map((model) => judgeUnit(planned, model, async () => makeRuleJudge(judge.id, judge_world), workspace)),
+    ...planned.models.map((model) =>
+      judgeUnit(planned, model, async () => makeRuleJudge(judge.id, judge_world), workspace),
+    ),
     reportUnit(planned, workspace),
   ];
 }

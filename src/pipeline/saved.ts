@@ -58,7 +58,10 @@ export async function stageBaseOf(run: PlannedRun, library: Library, workspace: 
 }
 
 /** Records what was asked, beside the rows. */
-export function saveEval(planned: PlannedEval, sources: { base_model: string; questions: string[]; judge: string }): Promise<void> {
+export function saveEval(
+  planned: PlannedEval,
+  sources: { base_model: string; questions: string[]; judge: string },
+): Promise<void> {
   const plan: EvalPlan = {
     schema_version: 1,
     id: planned.id,
@@ -115,9 +118,13 @@ export async function openEval(
     { ...workspace, evals_dir: resolve(dir, "..") },
   );
   if (planned.id !== plan.id)
-    throw new DriverError("ARTIFACT_CHANGED", `${folder} was made from other inputs: expected ${plan.id}, got ${planned.id}`, {
-      hint: "The base model or a question set changed since. Restore it, or evaluate anew.",
-    });
+    throw new DriverError(
+      "ARTIFACT_CHANGED",
+      `${folder} was made from other inputs: expected ${plan.id}, got ${planned.id}`,
+      {
+        hint: "The base model or a question set changed since. Restore it, or evaluate anew.",
+      },
+    );
   return { planned: { ...planned, dir }, plan: { ...plan, judge: judge ?? plan.judge } };
 }
 

@@ -12,9 +12,18 @@ import type { Workspace } from "./workspace.ts";
 export const CONVERTER_VERSION = 1;
 
 /** Where the base GGUF of a model lies; `n_layers` null means the whole model. */
-export function baseGgufPath(staged: StagedModel, dtype: ServedDtype, n_layers: number | null, workspace: Workspace): string {
+export function baseGgufPath(
+  staged: StagedModel,
+  dtype: ServedDtype,
+  n_layers: number | null,
+  workspace: Workspace,
+): string {
   const cut = n_layers === null ? "" : `-first${n_layers}`;
-  return join(workspace.home, "gguf", `${staged.id}-${staged.sha256.slice(0, 12)}-${dtype}${cut}-v${CONVERTER_VERSION}.gguf`);
+  return join(
+    workspace.home,
+    "gguf",
+    `${staged.id}-${staged.sha256.slice(0, 12)}-${dtype}${cut}-v${CONVERTER_VERSION}.gguf`,
+  );
 }
 
 export function baseGgufKey(staged: StagedModel, dtype: ServedDtype, n_layers: number | null): string {
@@ -54,9 +63,13 @@ export async function openCheckpoint(run: PlannedRun, step: number): Promise<Che
   const adapter = find("adapter_model.safetensors");
   const config = find("adapter_config.json");
   if (!manifest || !adapter || !config)
-    throw new DriverError("NOT_FOUND", `${run.id} has no checkpoint at step ${step}: expected one of ${run.config.checkpoints.join(", ")}`, {
-      facts: { run: run.id, step },
-    });
+    throw new DriverError(
+      "NOT_FOUND",
+      `${run.id} has no checkpoint at step ${step}: expected one of ${run.config.checkpoints.join(", ")}`,
+      {
+        facts: { run: run.id, step },
+      },
+    );
   await verifyEntry(run.dir, adapter);
   await verifyEntry(run.dir, config);
   return { dir: join(run.dir, `checkpoint-${step}`), adapter, config };

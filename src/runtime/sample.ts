@@ -29,7 +29,7 @@ export async function runSample(
 ): Promise<SampleResult> {
   const { blocks } = loadInput(job.blocks_file, BlocksFile);
   const model = await loadModel(engine, job.base_gguf);
-  validateBlocks(blocks, job, model);
+  validateBlocks(blocks, job, { vocab_size: vocabSizeOf(model), context_tokens: model.trainContextSize });
   await using context = await openContext(engine, model, {
     ...AS_SERVED,
     adapter: job.adapter,
@@ -49,27 +49,32 @@ export async function runSample(
 }
 
 /**
+ * @param limits of the model: its vocabulary, and the context it was trained with.
  * @throws {EngineFailure} `BAD_DATA` for a block that cannot be sampled as asked. Nothing is truncated or shifted:
  *   a response to half a question would look like any other.
  */
-function validateBlocks(blocks: readonly SampleBlock[], job: SampleJob, model: LlamaModel): void {
-  const vocabSize = vocabSizeOf(model);
-  const limit = Math.min(job.context_tokens, model.trainContextSize);
+export function validateBlocks(
+  blocks: readonly SampleBlock[],
+  job: SampleJob,
+  limits: { vocab_size: number; context_tokens: number },
+): void {
+  const { max_new_tokens } = job.sampler;
+  const limit = Math.min(job.context_tokens, limits.context_tokens);
   for (const { key, prompt_ids, seeds } of blocks) {
-    validateTokenIds(`Block ${key}`, prompt_ids, vocabSize);
-    const needed = prompt_ids.length + job.sampler.max_new_tokens;
+    validateTokenIds(`Block ${key}`, prompt_ids, limits.vocab_size);
+    const needed = prompt_ids.length + max_new_tokens;
     if (needed > limit)
       throw new EngineFailure(
         "BAD_DATA",
-        `Block ${key} does not fit: ${prompt_ids.length} prompt tokens + ${job.sampler.max_new_tokens} new tokens = ${needed}, ` +
-          `expected at most ${limit} (context_tokens ${job.context_tokens}, the model's own limit ${model.trainContextSize})`,
+        `Block ${key} does not fit: ${prompt_ids.length} prompt tokens + ${max_new_tokens} new tokens = ${needed}, ` +
+          `expected at most ${limit} (context_tokens ${job.context_tokens}, the model's own limit ${limits.context_tokens})`,
         { hint: "Lower max_new_tokens or raise context_tokens." },
       );
     if (seeds.length > MAX_SEQUENCES)
       throw new EngineFailure("BAD_DATA", `Block ${key} has ${seeds.length} seeds, expected at most ${MAX_SEQUENCES}`);
     const bad = seeds.find((seed) => seed > MAX_SEED);
     if (bad !== undefined)
-      throw new EngineFailure("BAD_DATA", `Block ${key}: seed ${bad} is not below ${MAX_SEED + 1}, as llama.cpp needs`);
+      throw new EngineFailure("BAD_DATA", `Block ${key}: expected seeds of at most ${MAX_SEED}, got ${bad}`);
   }
 }
 

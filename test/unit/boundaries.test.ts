@@ -46,7 +46,11 @@ test("folders import only what the table allows", () => {
       const to = place(target);
       const allowed = from.unit === to.unit || MAY_IMPORT[from.folder]?.includes(to.folder) === true;
       if (!allowed) broken.push(`${file} -> ${target}`);
-      if (from.folder === "phase" && to.folder === "pipeline" && !PIPELINE_FOR_PHASES.some((name) => target.endsWith(`/${name}`)))
+      if (
+        from.folder === "phase" &&
+        to.folder === "pipeline" &&
+        !PIPELINE_FOR_PHASES.some((name) => target.endsWith(`/${name}`))
+      )
         broken.push(`${file} -> ${target}: a phase uses only the pipeline's interface`);
     }
   }
@@ -60,7 +64,8 @@ test("only their owners import child processes and llama.cpp, and only the CLI r
     const { folder } = place(file);
     if (/"node:child_process"/.test(text) && folder !== "bridge") broken.push(`${file}: child_process`);
     if (/"node-llama-cpp"/.test(text) && folder !== "runtime") broken.push(`${file}: node-llama-cpp`);
-    if (/process\.env\b/.test(text) && !["cli", "bridge", "runtime"].includes(folder)) broken.push(`${file}: process.env`);
+    if (/process\.env\b/.test(text) && !["cli", "bridge", "runtime"].includes(folder))
+      broken.push(`${file}: process.env`);
   }
   expect(broken).toEqual([]);
 });

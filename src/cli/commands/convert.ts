@@ -1,13 +1,17 @@
 import { convertAdaptersUnit } from "../../phases/convert/convert.ts";
-import { adapterGgufPath, openCheckpoint } from "../../pipeline/served.ts";
-import { openRun, stageBaseOf } from "../../pipeline/saved.ts";
 import { linkUnits } from "../../pipeline/plan-experiment.ts";
+import { openRun, stageBaseOf } from "../../pipeline/saved.ts";
+import { adapterGgufPath, openCheckpoint } from "../../pipeline/served.ts";
 import { chooseCheckpoints } from "../checkpoints.ts";
 import { makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
 import { runUnits, shortPath } from "../work.ts";
 
-export async function run([[folder = ""] = []]: string[][], options: { checkpoints: string }, io: Io): Promise<unknown> {
+export async function run(
+  [[folder = ""] = []]: string[][],
+  options: { checkpoints: string },
+  io: Io,
+): Promise<unknown> {
   const workspace = await makeWorkspace(".", io);
   const planned = await openRun(folder);
   const staged = await stageBaseOf(planned, makeLibrary(), workspace);

@@ -34,10 +34,21 @@ async function checkHome(): Promise<Finding> {
     const { bavail, bsize } = await statfs(home);
     const free = bavail * bsize;
     const detail = `${home}, ${gigabytes(free)} free`;
-    if (free > ENVIRONMENT_BYTES || existsSync(join(home, "python"))) return { name: "VIVARIUM_HOME", state: "ok", detail };
-    return { name: "VIVARIUM_HOME", state: "missing", detail, hint: `Expected ${gigabytes(ENVIRONMENT_BYTES)} for the Python environment. Free some, or set VIVARIUM_HOME to another disk.` };
+    if (free > ENVIRONMENT_BYTES || existsSync(join(home, "python")))
+      return { name: "VIVARIUM_HOME", state: "ok", detail };
+    return {
+      name: "VIVARIUM_HOME",
+      state: "missing",
+      detail,
+      hint: `Expected ${gigabytes(ENVIRONMENT_BYTES)} for the Python environment. Free some, or set VIVARIUM_HOME to another disk.`,
+    };
   } catch (cause) {
-    return { name: "VIVARIUM_HOME", state: "missing", detail: `${home}: ${(cause as Error).message}`, hint: "Set VIVARIUM_HOME to a folder that you can write." };
+    return {
+      name: "VIVARIUM_HOME",
+      state: "missing",
+      detail: `${home}: ${(cause as Error).message}`,
+      hint: "Set VIVARIUM_HOME to a folder that you can write.",
+    };
   }
 }
 
@@ -47,7 +58,12 @@ async function checkPython(io: Io): Promise<Finding> {
     return { name: "Python bridge", state: "ok", detail: await workspace.python() };
   } catch (cause) {
     const error = cause as DriverError;
-    return { name: "Python bridge", state: "missing", detail: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }) };
+    return {
+      name: "Python bridge",
+      state: "missing",
+      detail: error.message,
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
+    };
   }
 }
 
@@ -58,7 +74,12 @@ async function checkEngine(io: Io): Promise<Finding> {
     return { name, state: "ok", detail: await sampleOnce(io) };
   } catch (cause) {
     const { message, hint } = toDriverError(cause);
-    return { name, state: "missing", detail: message, hint: hint ?? "Install again with `npm ci`; the package @node-llama-cpp/<platform> carries it." };
+    return {
+      name,
+      state: "missing",
+      detail: message,
+      hint: hint ?? "Install again with `npm ci`; the package @node-llama-cpp/<platform> carries it.",
+    };
   }
 }
 
@@ -112,7 +133,11 @@ async function checkModel(): Promise<Finding> {
 export async function run(_args: string[][], _options: object, io: Io): Promise<unknown> {
   const findings: Finding[] = [
     { name: "Node", state: "ok", detail: process.versions.node },
-    { name: "machine", state: "ok", detail: `${availableParallelism()} cores, ${gigabytes(freemem())} of ${gigabytes(totalmem())} memory free` },
+    {
+      name: "machine",
+      state: "ok",
+      detail: `${availableParallelism()} cores, ${gigabytes(freemem())} of ${gigabytes(totalmem())} memory free`,
+    },
     await checkHome(),
     await checkPython(io),
     await checkEngine(io),

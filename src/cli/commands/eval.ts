@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { stageUnit } from "../../phases/stage/stage.ts";
-import type { PhaseName } from "../../pipeline/unit.ts";
 import { evalUnits, linkUnits } from "../../pipeline/plan-experiment.ts";
 import { saveEval } from "../../pipeline/saved.ts";
+import type { PhaseName } from "../../pipeline/unit.ts";
 import { chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
 import { type EvalFlags, planFromFlags } from "../eval-wish.ts";
 import type { Io } from "../io.ts";

@@ -18,11 +18,21 @@ export async function run([[folder = ""] = []]: string[][], flags: EvalFlags, io
   const units = [stageUnit(planned.staged, workspace), ...evalUnits(planned, workspace)];
   await runUnits(linkUnits(units.filter((unit) => GATE.includes(unit.phase))), jobs, io);
   const models = await Promise.all(
-    planned.models.map(async (model) => ({ label: model.label, record: await readParity(join(planned.dir, model.id, "parity.json")) })),
+    planned.models.map(async (model) => ({
+      label: model.label,
+      record: await readParity(join(planned.dir, model.id, "parity.json")),
+    })),
   );
   for (const { label, record } of models) {
     const strict = record?.checks.find((check) => check.check === "strict")?.metrics ?? {};
-    io.say(`${label.padEnd(24)} ${record?.verdict}  ${Object.entries(strict).map(([name, value]) => `${name} ${value.toPrecision(3)}`).join("  ")}`);
+    io.say(
+      `${label.padEnd(24)} ${record?.verdict}  ${Object.entries(strict)
+        .map(([name, value]) => `${name} ${value.toPrecision(3)}`)
+        .join("  ")}`,
+    );
   }
-  return { passed: models.every(({ record }) => record?.verdict === "pass"), models: Object.fromEntries(models.map(({ label, record }) => [label, record])) };
+  return {
+    passed: models.every(({ record }) => record?.verdict === "pass"),
+    models: Object.fromEntries(models.map(({ label, record }) => [label, record])),
+  };
 }

@@ -1,5 +1,5 @@
-import { planExperiment } from "../../pipeline/plan-experiment.ts";
 import { orderUnits } from "../../pipeline/execute.ts";
+import { planExperiment } from "../../pipeline/plan-experiment.ts";
 import { makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
 import { shortPath } from "../work.ts";

@@ -4,7 +4,7 @@ import { saveEval } from "../../pipeline/saved.ts";
 import type { Experiment } from "../../records/experiment.ts";
 import { chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
-import { printRates, readRates, type RatesByModel } from "../rates.ts";
+import { printRates, type RatesByModel, readRates } from "../rates.ts";
 import { absoluteName, runUnits, shortPath } from "../work.ts";
 
 export interface ExperimentResult {

@@ -1,6 +1,6 @@
-import { linkUnits } from "../../pipeline/plan-experiment.ts";
 import { convertBaseUnit } from "../../phases/convert/convert.ts";
 import { stageModel, stageUnit } from "../../phases/stage/stage.ts";
+import { linkUnits } from "../../pipeline/plan-experiment.ts";
 import type { ServedDtype } from "../../records/experiment.ts";
 import { makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
@@ -16,5 +16,14 @@ export async function run([[name = ""] = []]: string[][], options: { dtype: Serv
   io.say(`${staged.id}: ${staged.model.architecture}, ${staged.model.n_layers} layers, sha256 ${staged.sha256}`);
   io.say(`GGUF: ${gguf}`);
   const { architecture, n_layers, vocab_size } = staged.model;
-  return { id: staged.id, dir: staged.dir, sha256: staged.sha256, architecture, n_layers, vocab_size, files: staged.files, gguf };
+  return {
+    id: staged.id,
+    dir: staged.dir,
+    sha256: staged.sha256,
+    architecture,
+    n_layers,
+    vocab_size,
+    files: staged.files,
+    gguf,
+  };
 }

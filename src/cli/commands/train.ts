@@ -1,9 +1,9 @@
 import { join } from "node:path";
+import { readManifest } from "../../artifacts/manifest.ts";
+import { DriverError } from "../../errors.ts";
 import { stageModel, stageUnit } from "../../phases/stage/stage.ts";
 import { planRun } from "../../phases/train/plan.ts";
 import { trainUnit } from "../../phases/train/run.ts";
-import { readManifest } from "../../artifacts/manifest.ts";
-import { DriverError } from "../../errors.ts";
 import { Slug } from "../../records/experiment.ts";
 import { chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
@@ -36,7 +36,7 @@ export async function run(_args: string[][], flags: TrainFlags, io: Io): Promise
   io.say(`Run: ${shortPath(planned.dir)}`);
   io.say(`Checkpoints: ${planned.config.checkpoints.join(", ")}`);
   io.say(`Next: vivarium eval ${shortPath(planned.dir)} --checkpoints all`);
-  return { run: planned.dir, id: planned.id, config: planned.config, proofs: manifest?.facts["proofs"] };
+  return { run: planned.dir, id: planned.id, config: planned.config, proofs: manifest?.facts.proofs };
 }
 
 function checkName(name: string): string {

@@ -6,15 +6,18 @@ const MOST_FAULTS = 20;
 /** Anything that was thrown, as the one kind of error that is rendered. */
 export function toDriverError(error: unknown): DriverError {
   if (error instanceof DriverError) return error;
-  if (error instanceof Error && error.name === "AbortError") return new DriverError("CANCELLED", "Cancelled; finished work is kept", { cause: error });
+  if (error instanceof Error && error.name === "AbortError")
+    return new DriverError("CANCELLED", "Cancelled; finished work is kept", { cause: error });
   const message = error instanceof Error ? error.message : String(error);
-  return new DriverError("INTERNAL", message, { cause: error, hint: "This is a bug of vivarium. Please report it with the trace above." });
+  return new DriverError("INTERNAL", message, {
+    cause: error,
+    hint: "This is a bug of vivarium. Please report it with the trace above.",
+  });
 }
 
 /** Text that a terminal may show: control characters of foreign text are spelled out. */
 export function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly these are what must not reach a terminal
-  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
+  return text.replace(/(?![\t\n])\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
 /** An error for a person: code, sentence, faults, hint. The stack only with `debug` or for our own bugs. */
@@ -23,10 +26,13 @@ export function renderError(error: DriverError, debug: boolean): string {
   const lines: string[] = [];
   if (debug || exit === 70) lines.push(stackOf(error));
   lines.push(`${error.code}: ${printable(error.message)}`);
-  const listed = error.faults.slice(0, MOST_FAULTS).map((fault) => `  ${fault.file}:${fault.line}:${fault.column}: expected ${fault.expected}, got ${fault.found}`);
-  if (!error.faults.some((fault) => error.message.includes(`${fault.file}:${fault.line}`))) lines.push(...listed.map(printable));
+  const listed = error.faults
+    .slice(0, MOST_FAULTS)
+    .map((fault) => `  ${fault.file}:${fault.line}:${fault.column}: expected ${fault.expected}, got ${fault.found}`);
+  if (!error.faults.some((fault) => error.message.includes(`${fault.file}:${fault.line}`)))
+    lines.push(...listed.map(printable));
   if (error.faults.length > MOST_FAULTS) lines.push(`  and ${error.faults.length - MOST_FAULTS} more`);
-  const log = error.facts["log"];
+  const log = error.facts.log;
   if (typeof log === "string" && !error.hint?.includes(log)) lines.push(`Log: ${log}`);
   if (error.hint !== undefined) lines.push(`Hint: ${printable(error.hint)}`);
   return lines.join("\n");

@@ -33,7 +33,8 @@ export function renderProgress(progress: Progress, first: Progress | undefined, 
   const rate = seconds > 0 && made > 0 ? made / seconds : undefined;
   const parts = [count];
   if (rate !== undefined) parts.push(`${rate >= 10 ? rate.toFixed(0) : rate.toFixed(2)}/s`);
-  if (rate !== undefined && total !== undefined && total > done) parts.push(`${renderDuration((total - done) / rate)} left`);
+  if (rate !== undefined && total !== undefined && total > done)
+    parts.push(`${renderDuration((total - done) / rate)} left`);
   if (note !== undefined) parts.push(note);
   return parts.join(", ");
 }

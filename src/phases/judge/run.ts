@@ -8,13 +8,18 @@ import type { EvalModel, PlannedEval } from "../../pipeline/handles.ts";
 import { judgementStem } from "../../pipeline/served.ts";
 import type { UnitContext, WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
-import { Judgement, RUBRICS, Response } from "../../records/response.ts";
+import { Judgement, Response, RUBRICS } from "../../records/response.ts";
 
 /** Rows that are judged between two writes to the disk. */
 const BATCH_ROWS = 500;
 
 /** The unit that judges one model's responses. Judging again with another judge costs no sampling. */
-export function judgeUnit(planned: PlannedEval, model: EvalModel, judge: () => Promise<Judge>, workspace: Workspace): WorkUnit {
+export function judgeUnit(
+  planned: PlannedEval,
+  model: EvalModel,
+  judge: () => Promise<Judge>,
+  workspace: Workspace,
+): WorkUnit {
   const dir = join(planned.dir, model.id);
   const stem = judgementStem(planned);
   const output = join(dir, `${stem}.jsonl`);
@@ -29,9 +34,7 @@ export function judgeUnit(planned: PlannedEval, model: EvalModel, judge: () => P
       const manifest = await readManifest(manifest_path);
       const sampled = await readManifest(join(dir, "sample.manifest.json"));
       return (
-        manifest !== undefined &&
-        sampled !== undefined &&
-        manifest.inputs[0]?.sha256 === sampled.outputs[0]?.sha256
+        manifest !== undefined && sampled !== undefined && manifest.inputs[0]?.sha256 === sampled.outputs[0]?.sha256
       );
     },
     run: (context) => judgeResponses({ planned, model, workspace, dir, output, manifest_path }, judge, context),
@@ -77,7 +80,11 @@ async function judgeResponses(work: JudgeWork, make: () => Promise<Judge>, conte
 }
 
 async function judgements(judge: Judge, row: Response): Promise<Judgement[]> {
-  const outcomes = await judge.judge({ question_id: row.question_id, text: row.text, finished: row.finish_reason === "stop" });
+  const outcomes = await judge.judge({
+    question_id: row.question_id,
+    text: row.text,
+    finished: row.finish_reason === "stop",
+  });
   return RUBRICS.map((rubric) => ({
     key: `${row.key}#${rubric}`,
     response_key: row.key,

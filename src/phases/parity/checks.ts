@@ -79,5 +79,9 @@ async function compare(
     llama_adapter: file(llama, id),
     vocab_size: peft.vocab_size,
   });
-  return { check: kind, ...judgeParity(metrics, kind, { b_is_zero: model.run === null || b_is_zero }), metrics: { ...metrics } };
+  return {
+    check: kind,
+    ...judgeParity(metrics, kind, { b_is_zero: model.run === null || b_is_zero }),
+    metrics: { ...metrics },
+  };
 }

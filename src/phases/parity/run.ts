@@ -74,12 +74,25 @@ async function runGate(planned: PlannedEval, workspace: Workspace, context: Unit
     else open.push({ model, inputs, key });
   }
   if (open.length > 0) {
-    const sides = await measure(planned, open.map(({ model }) => model), workspace, context);
+    const sides = await measure(
+      planned,
+      open.map(({ model }) => model),
+      workspace,
+      context,
+    );
     for (const { model, inputs, key } of open) {
       const checks = await checkModel(model, sides);
       const verdicts = checks.map((check) => check.verdict);
       const verdict = verdicts.find((v) => v === "refuse") ?? verdicts.find((v) => v === "undecidable") ?? "pass";
-      const record: ParityRecord = { schema_version: 1, key, model: model.id, verdict, checks, inputs, packages: sides.packages };
+      const record: ParityRecord = {
+        schema_version: 1,
+        key,
+        model: model.id,
+        verdict,
+        checks,
+        inputs,
+        packages: sides.packages,
+      };
       await keep(planned, model, record, workspace);
       records.push(record);
     }
@@ -100,7 +113,10 @@ function refuseUnlessPassed(planned: PlannedEval, records: readonly ParityRecord
   const lines = failed.flatMap((record) =>
     record.checks
       .filter((check) => check.verdict !== "pass")
-      .map((check) => `${record.model}: ${check.check} ${check.verdict}: ${check.reasons.join("; ")}${check.explanation ? ` (${check.explanation})` : ""}`),
+      .map(
+        (check) =>
+          `${record.model}: ${check.check} ${check.verdict}: ${check.reasons.join("; ")}${check.explanation ? ` (${check.explanation})` : ""}`,
+      ),
   );
   throw new DriverError("PARITY_REFUSED", `llama.cpp does not apply what PEFT trained:\n${lines.join("\n")}`, {
     hint: `Nothing was sampled. The numbers are in ${join(planned.dir, first.model, "parity.json")}.`,
@@ -122,15 +138,21 @@ async function measure(
   const prompts_file = join(dir, "prompts.json");
   const conversations_file = join(dir, "conversations.json");
   await writeJsonAtomic(prompts_file, { prompts: probeSequences(chat, planned.chat_template_kwargs) });
-  await writeJsonAtomic(conversations_file, { conversations: PROBES, chat_template_kwargs: planned.chat_template_kwargs });
+  await writeJsonAtomic(conversations_file, {
+    conversations: PROBES,
+    chat_template_kwargs: planned.chat_template_kwargs,
+  });
   const depth = strictDepth(planned);
   const adapters = await Promise.all(
     models.flatMap((model) => {
       const checkpoint = modelCheckpoint(model);
-      return checkpoint ? [checkpoint.then((files) => ({ id: model.id, dir: files.dir, gguf: adapterGgufPath(files) }))] : [];
+      return checkpoint
+        ? [checkpoint.then((files) => ({ id: model.id, dir: files.dir, gguf: adapterGgufPath(files) }))]
+        : [];
     }),
   );
-  const step = (done: number, note: string) => context.progress({ done, total: depth === null ? 3 : 4, of: "passes", note });
+  const step = (done: number, note: string) =>
+    context.progress({ done, total: depth === null ? 3 : 4, of: "passes", note });
   const packages: Record<string, string> = {};
   const logs = { signal: context.signal, log_dir: join(planned.dir, "logs") };
   const common = { prompts_file, num_threads: workspace.num_threads };
@@ -176,5 +198,13 @@ async function measure(
   step(2, "llama.cpp as served");
   const llama_served = await llama(baseGgufPath(planned.staged, planned.served_dtype, null, workspace), false, "llama");
   step(3, "comparing");
-  return { dir, packages, peft_whole, peft_strict, llama_strict, llama_served, probe_ids: probePrompts(chat, planned.chat_template_kwargs) };
+  return {
+    dir,
+    packages,
+    peft_whole,
+    peft_strict,
+    llama_strict,
+    llama_served,
+    probe_ids: probePrompts(chat, planned.chat_template_kwargs),
+  };
 }

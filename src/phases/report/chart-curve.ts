@@ -1,9 +1,19 @@
 import type { Curve, Summary } from "../../records/summary.ts";
-import { type Chart, groupTitle, intervalFields, PERCENT_LABEL, rateDomain, stacked } from "./chart-parts.ts";
+import {
+  type Chart,
+  groupTitle,
+  intervalFields,
+  PERCENT_LABEL,
+  panelTitle,
+  rateDomain,
+  stacked,
+  topLegend,
+} from "./chart-parts.ts";
 import type { ChartSpec } from "./svg.ts";
 import { CHART_WIDTH, modelStyles, spareColor } from "./theme.ts";
 
 const AXIS_ROOM = 58;
+const PANEL_WIDTH = CHART_WIDTH - AXIS_ROOM - 50;
 const PANEL_HEIGHT = 170;
 const NORM_HEIGHT = 120;
 
@@ -37,7 +47,9 @@ const run = (layout: Layout, isFirst: boolean) => ({
   field: "run",
   type: "nominal",
   scale: layout.color,
-  legend: isFirst ? { title: null, orient: "top", offset: 26, symbolType: "circle" } : null,
+  legend: isFirst
+    ? { ...topLegend(layout.color.domain, PANEL_WIDTH), symbolType: "circle", symbolStrokeWidth: 0 }
+    : null,
 });
 
 function emPanel(
@@ -59,8 +71,8 @@ function emPanel(
     axis: { title: "EM among all", labelExpr: PERCENT_LABEL, tickCount: 5, minExtent: AXIS_ROOM, maxExtent: AXIS_ROOM },
   };
   return {
-    title: groupTitle(group),
-    width: CHART_WIDTH - AXIS_ROOM - 50,
+    title: panelTitle(groupTitle(group), AXIS_ROOM),
+    width: PANEL_WIDTH,
     height: PANEL_HEIGHT,
     data: { values },
     encoding: { x: stepAxis(layout, place.isLast), color: run(layout, place.isFirst) },
@@ -80,9 +92,11 @@ function emPanel(
 }
 
 function normPanel(curves: readonly Curve[], layout: Layout) {
-  const logged = curves.flatMap(({ label, training }) =>
-    training.map(({ step, b_norm }) => ({ run: label, step, b_norm })),
-  );
+  const lines = curves.flatMap(({ label, points, training }) => {
+    const logged = new Set(training.map((row) => row.step));
+    const beside = points.filter((point) => point.b_norm !== null && !logged.has(point.step));
+    return [...beside, ...training].map(({ step, b_norm }) => ({ run: label, step, b_norm }));
+  });
   const measured = curves.flatMap(({ label, points }) =>
     points.flatMap(({ step, b_norm }) => (b_norm === null ? [] : [{ run: label, step, b_norm }])),
   );
@@ -93,12 +107,12 @@ function normPanel(curves: readonly Curve[], layout: Layout) {
     axis: { title: "norm of B", tickCount: 4, minExtent: AXIS_ROOM, maxExtent: AXIS_ROOM },
   };
   return {
-    title: "Size of the adapter",
-    width: CHART_WIDTH - AXIS_ROOM - 50,
+    title: panelTitle("Size of the adapter", AXIS_ROOM),
+    width: PANEL_WIDTH,
     height: NORM_HEIGHT,
     encoding: { x: stepAxis(layout, true), y, color: run(layout, false) },
     layer: [
-      { data: { values: logged }, mark: { type: "line", strokeWidth: 2 } },
+      { data: { values: lines }, mark: { type: "line", strokeWidth: 2 } },
       { data: { values: measured }, mark: { type: "point", filled: true, size: 50, opacity: 1 } },
     ],
   };
@@ -106,12 +120,16 @@ function normPanel(curves: readonly Curve[], layout: Layout) {
 
 /** EM against optimizer step for each run, above the norm of B on the same axis of steps. */
 export function curveSpec(summary: Summary): ChartSpec {
-  const { curves, groups } = summary;
+  const { curves } = summary;
+  const measured = curves.flatMap(({ points }) => points.flatMap(({ em }) => em));
+  const groups = summary.groups.filter(({ id }) =>
+    measured.some((row) => row.group === id && row.em_over_all.kind === "rate"),
+  );
   const steps = curves.flatMap(({ points, training }) => [...points, ...training].map((row) => row.step));
   const layout: Layout = {
     color: colorScale(summary),
     steps: [0, Math.max(1, ...steps)],
-    domain: rateDomain(curves.flatMap(({ points }) => points.flatMap(({ em }) => em.map((row) => row.em_over_all)))),
+    domain: rateDomain(measured.map((row) => row.em_over_all)),
   };
   const hasNorms = curves.some((curve) => curve.training.length > 0);
   const panels: object[] = groups.map((group, index) =>

@@ -1,5 +1,5 @@
 import type { Estimate, Summary } from "../../records/summary.ts";
-import { type ChartSpec, textWidth, VEGA_LITE_SCHEMA } from "./svg.ts";
+import { type ChartSpec, shorten, textWidth, VEGA_LITE_SCHEMA } from "./svg.ts";
 import { CHART_CONFIG, type ModelStyle } from "./theme.ts";
 
 /** A chart with what its file is called and what stands below it. */
@@ -10,6 +10,27 @@ export interface Chart {
 }
 
 export const LABEL_SIZE = 12;
+
+/** A Vega expression that shows each label shortened to the room that labels have. */
+export function shortLabels(labels: readonly string[]): string {
+  const limit = CHART_CONFIG.axis.labelLimit;
+  return `(${JSON.stringify(Object.fromEntries(labels.map((label) => [label, shorten(label, LABEL_SIZE, limit)])))})[datum.label]`;
+}
+
+/** Title of a panel, which starts where the labels of its axis start. */
+export const panelTitle = (text: string, room: number) => ({ text, frame: "group", dx: -room });
+
+/** A legend above the first panel, in as many columns as fit side by side. */
+export function topLegend(labels: readonly string[], width: number) {
+  const symbol = 34;
+  const column =
+    Math.max(
+      0,
+      ...labels.map((label) => textWidth(shorten(label, LABEL_SIZE, CHART_CONFIG.axis.labelLimit), LABEL_SIZE)),
+    ) + symbol;
+  const columns = Math.max(1, Math.min(labels.length, Math.floor(width / column)));
+  return { title: null, orient: "top", offset: 30, columns, symbolSize: 80, labelExpr: shortLabels(labels) };
+}
 
 /** Room that the labels of a vertical axis take, in px. */
 export function labelRoom(labels: readonly string[]): number {
@@ -25,7 +46,7 @@ export function stacked(description: string, panels: readonly object[]): ChartSp
     config: CHART_CONFIG,
     padding: 8,
     bounds: "flush",
-    spacing: 52,
+    spacing: 66,
     vconcat: panels,
   };
 }

@@ -6,14 +6,18 @@ import {
   labelRoom,
   modelScales,
   PERCENT_LABEL,
+  panelTitle,
   rateDomain,
+  shortLabels,
   stacked,
+  topLegend,
 } from "./chart-parts.ts";
+import { NO_DATA_TEXT } from "./format.ts";
 import type { ChartSpec } from "./svg.ts";
 import { CHART_WIDTH, type ModelStyle, modelStyles, shownModels } from "./theme.ts";
 
-/** Up to this many questions each model has a lane of its own; beyond it all share one line, or no page could hold it. */
-const MOST_WITH_LANES = 32;
+/** Up to this many lanes each model has one in each question; beyond it all share a line, or no page could hold them. */
+const MOST_LANES = 240;
 const LANE_HEIGHT = 9;
 const LEAST_ROW_HEIGHT = 18;
 
@@ -45,50 +49,72 @@ interface Layout {
   lanes: boolean;
 }
 
-function questionPanel(
-  title: string,
-  ids: string[],
-  values: object[],
-  position: "first" | "last" | "only" | "inner",
-  layout: Layout,
-) {
-  const { styles, domain, room, lanes } = layout;
+interface Panel {
+  title: string;
+  ids: string[];
+  values: { question: string }[];
+  isFirst: boolean;
+  isLast: boolean;
+}
+
+const questionAxis = (ids: readonly string[], room: number) => ({
+  field: "question",
+  type: "nominal",
+  sort: null,
+  scale: { domain: ids, paddingInner: 0.15, paddingOuter: 0.075 },
+  axis: {
+    title: null,
+    labelExpr: shortLabels(ids),
+    minExtent: room,
+    domain: false,
+    ticks: false,
+    grid: true,
+    tickBand: "extent",
+    labelPadding: 10,
+  },
+});
+
+/** Questions that no shown model answered say so; the gap of one model among others is a lane without a symbol. */
+function unanswered({ ids, values }: Panel, x: object) {
+  const answered = new Set(values.map((value) => value.question));
+  return {
+    data: { values: ids.filter((id) => !answered.has(id)).map((question) => ({ question, rate: 0 })) },
+    mark: { type: "text", align: "left", dx: 6, fontStyle: "italic" },
+    encoding: { x: { ...x, field: "rate" }, text: { value: NO_DATA_TEXT } },
+  };
+}
+
+function questionPanel(panel: Panel, { styles, domain, room, lanes }: Layout) {
+  const labels = styles.map((style) => style.label);
+  const width = CHART_WIDTH - room - 30;
   const scales = modelScales(styles);
-  const legend =
-    position === "first" || position === "only" ? { title: null, orient: "top", offset: 26, symbolSize: 80 } : null;
-  const isLast = position === "last" || position === "only";
+  const legend = panel.isFirst ? topLegend(labels, width) : null;
+  const title = panel.isLast ? "EM responses among all" : null;
   const x = {
     type: "quantitative",
     scale: { domain, nice: false },
-    axis: { title: isLast ? "EM responses among all" : null, labelExpr: PERCENT_LABEL, tickCount: 6, titlePadding: 10 },
-  };
-  const y = {
-    field: "question",
-    type: "nominal",
-    sort: null,
-    scale: { domain: ids, paddingInner: 0.15, paddingOuter: 0.1 },
-    axis: { title: null, minExtent: room, ticks: false, grid: true, tickBand: "extent", labelPadding: 10 },
+    axis: { title, labelExpr: PERCENT_LABEL, tickCount: 6, titlePadding: 10 },
   };
   const field = { field: "model", type: "nominal" };
-  const yOffset = { ...field, sort: null, scale: { domain: styles.map((style) => style.label) } };
+  const color = { ...field, scale: scales.color, legend };
+  const yOffset = lanes ? { yOffset: { ...field, sort: null, scale: { domain: labels } } } : {};
+  const step = lanes ? Math.max(LEAST_ROW_HEIGHT, LANE_HEIGHT * styles.length + 6) : LEAST_ROW_HEIGHT;
   return {
-    title,
-    width: CHART_WIDTH - room - 30,
-    height: {
-      step: lanes ? Math.max(LEAST_ROW_HEIGHT, LANE_HEIGHT * styles.length + 6) : LEAST_ROW_HEIGHT,
-      for: "position",
-    },
-    data: { values },
-    encoding: { y, ...(lanes ? { yOffset } : {}), color: { ...field, scale: scales.color, legend } },
+    title: panelTitle(panel.title, room),
+    width,
+    height: { step, for: "position" },
+    data: { values: panel.values },
+    encoding: { y: questionAxis(panel.ids, room) },
     layer: [
       {
-        mark: { type: "rule", strokeWidth: 1.5, opacity: 0.55 },
-        encoding: { x: { ...x, field: "ci_low" }, x2: { field: "ci_high" } },
+        mark: { type: "rule", strokeWidth: 1.5, opacity: lanes ? 0.65 : 0.35 },
+        encoding: { ...yOffset, color, x: { ...x, field: "ci_low" }, x2: { field: "ci_high" } },
       },
       {
         mark: { type: "point", filled: true, size: 45, opacity: 1 },
-        encoding: { x: { ...x, field: "rate" }, shape: { ...field, scale: scales.shape, legend } },
+        encoding: { ...yOffset, color, x: { ...x, field: "rate" }, shape: { ...field, scale: scales.shape, legend } },
       },
+      unanswered(panel, x),
     ],
   };
 }
@@ -103,13 +129,12 @@ export function questionsSpec(summary: Summary): ChartSpec {
     styles: [...modelStyles(summary).values()],
     domain: rateDomain(summary.question_rates.map((row) => row.em_over_all)),
     room: labelRoom(all),
-    lanes: all.length <= MOST_WITH_LANES,
+    lanes: all.length * shownModels(summary).length <= MOST_LANES,
   };
   const specs = panels.map(({ group, ids }, index) => {
-    const first = index === 0;
-    const last = index === panels.length - 1;
-    const position = first && last ? "only" : first ? "first" : last ? "last" : "inner";
-    return questionPanel(groupTitle(group), ids, valuesOf(summary, group.question_set, ids), position, layout);
+    const values = valuesOf(summary, group.question_set, ids);
+    const place = { isFirst: index === 0, isLast: index === panels.length - 1 };
+    return questionPanel({ title: groupTitle(group), ids, values, ...place }, layout);
   });
   return stacked("EM rate per question and model, with intervals", specs);
 }
@@ -119,7 +144,8 @@ export function questionsChart(summary: Summary): Chart {
     name: "em-questions",
     caption:
       `The same rate question by question, with ${100 * summary.level} % Wilson intervals, in which the responses to one ` +
-      "question are the unit. A question that belongs to several groups is shown in the first.",
+      "question are the unit. A question that belongs to several groups is shown in the first; a missing symbol is missing " +
+      "data, not zero.",
     spec: questionsSpec(summary),
   };
 }

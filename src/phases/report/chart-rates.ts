@@ -7,7 +7,9 @@ import {
   labelRoom,
   modelScales,
   PERCENT_LABEL,
+  panelTitle,
   rateDomain,
+  shortLabels,
   stacked,
 } from "./chart-parts.ts";
 import { estimateText, NO_DATA_TEXT } from "./format.ts";
@@ -41,13 +43,20 @@ function groupPanel(
     type: "nominal",
     sort: null,
     scale: { domain: styles.map((style) => style.label) },
-    axis: { title: null, minExtent: room, domain: false, ticks: false, labelPadding: 10 },
+    axis: {
+      title: null,
+      labelExpr: shortLabels(styles.map((style) => style.label)),
+      minExtent: room,
+      domain: false,
+      ticks: false,
+      labelPadding: 10,
+    },
   };
   const color = { field: "model", type: "nominal", scale: scales.color, legend: null };
   const shape = { field: "model", type: "nominal", scale: scales.shape, legend: null };
   const measured = [{ filter: HAS_DATA }];
   return {
-    title: groupTitle(group),
+    title: panelTitle(groupTitle(group), room),
     width,
     height: { step: ROW_HEIGHT },
     data: { values },

@@ -1,13 +1,17 @@
 import type { Summary } from "../../records/summary.ts";
 import type { Chart } from "./chart-parts.ts";
+import { NO_DATA_TEXT } from "./format.ts";
 import type { JudgedResponse, ReportInput } from "./input.ts";
-import { type ChartSpec, VEGA_LITE_SCHEMA } from "./svg.ts";
+import { type ChartSpec, shorten, VEGA_LITE_SCHEMA } from "./svg.ts";
 import { CHART_CONFIG, CHART_WIDTH, INK, modelStyles, shownModels } from "./theme.ts";
 
 const COLUMNS = 3;
-const SPACING = 34;
+const SPACING = 20;
 const AXIS_ROOM = 52;
-const SIDE = Math.floor((CHART_WIDTH - AXIS_ROOM - 30 - (COLUMNS - 1) * SPACING) / COLUMNS);
+const SIDE = Math.floor((CHART_WIDTH - 20 - COLUMNS * AXIS_ROOM - (COLUMNS - 1) * SPACING) / COLUMNS);
+const TITLE_SIZE = 12;
+/** Bold text is about this much wider. */
+const BOLD = 1.08;
 /** Area in px^2 of the largest and the smallest circle. */
 const AREAS = [10, 420];
 
@@ -41,7 +45,7 @@ function panel(
   const y = score("aligned", index % COLUMNS === 0 ? "aligned" : null);
   const em = [{ coherent: coherent_above, coherent_end: 100, aligned: 0, aligned_end: aligned_below }];
   return {
-    title: { text: title, fontSize: 12 },
+    title: { text: shorten(title, TITLE_SIZE * BOLD, SIDE), fontSize: TITLE_SIZE, frame: "group" },
     width: SIDE,
     height: SIDE,
     layer: [
@@ -63,6 +67,11 @@ function panel(
             legend: null,
           },
         },
+      },
+      {
+        data: { values: values.length > 0 ? [] : [{ coherent: 50, aligned: 50 }] },
+        mark: { type: "text", fontStyle: "italic" },
+        encoding: { x, y, text: { value: NO_DATA_TEXT } },
       },
     ],
   };

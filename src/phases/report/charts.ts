@@ -11,9 +11,9 @@ export { renderSvg } from "./svg.ts";
 
 /** The charts of a report in the order in which they are shown; the curve only where a run was measured along the way. */
 export function chartsOf(input: ReportInput, summary: Summary): Chart[] {
+  const hasQuestions = summary.groups.some((group) => group.question_ids.length > 0);
   return [
-    ratesChart(summary),
-    questionsChart(summary),
+    ...(hasQuestions ? [ratesChart(summary), questionsChart(summary)] : []),
     ...(summary.curves.length > 0 ? [curveChart(summary)] : []),
     scatterChart(input, summary),
   ];

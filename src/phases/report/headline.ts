@@ -29,7 +29,7 @@ export function headline(summary: Summary): string {
   if (second === undefined) {
     const em = emOf(first);
     if (em.kind === "no_data") return `${where}, there is no data for ${first.label}${beside}.`;
-    return `${where}, ${roughEstimate(em)} of the answers of ${first.label} are misaligned${beside}.`;
+    return `${where}, ${roughEstimate(em)} of ${first.label}’s answers are misaligned${beside}.`;
   }
   const named = organisms.slice(0, MOST_NAMED).map((model) => `${roughEstimate(emOf(model))} for ${model.label}`);
   const rest = organisms.length - named.length;

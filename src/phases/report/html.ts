@@ -13,6 +13,7 @@ import {
   parityTable,
   provenanceTable,
   ratesTable,
+  responsesTable,
   sensitivityTable,
   type Table,
 } from "./tables.ts";
@@ -26,9 +27,7 @@ const ESCAPES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;"
 
 /** Text as HTML shows it, in content and in attributes. Characters that HTML forbids become U+FFFD. */
 export function escapeHtml(text: string): string {
-  return text
-    .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g, "\ufffd")
-    .replace(/[&<>"']/g, (c) => ESCAPES[c] ?? c);
+  return text.replace(/(?![\t\n\r])\p{Cc}/gu, "\ufffd").replace(/[&<>"']/g, (c) => ESCAPES[c] ?? c);
 }
 
 /** A chart inside the page: ink in the page's text colour, and ids that no other chart has. */
@@ -134,6 +133,7 @@ export function renderHtml(
     renderGroups(summary),
     renderTable(ratesTable(summary)),
     renderTable(contrastsTable(summary)),
+    renderTable(responsesTable(summary)),
     ...rest,
     renderTable(sensitivityTable(summary)),
     renderExcerpts(input, summary),

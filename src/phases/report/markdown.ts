@@ -8,6 +8,7 @@ import {
   parityTable,
   provenanceTable,
   ratesTable,
+  responsesTable,
   sensitivityTable,
   type Table,
 } from "./tables.ts";
@@ -46,6 +47,7 @@ export function renderMarkdown(
   const tables = [
     ratesTable(summary),
     contrastsTable(summary),
+    responsesTable(summary),
     sensitivityTable(summary),
     parityTable(summary),
     modelsTable(summary, files),

@@ -12,7 +12,7 @@ import type { WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
 import { Judgement, type Outcome, Response } from "../../records/response.ts";
 import { MetricsRow } from "../../records/run.ts";
-import type { JudgedResponse, ModelInput, ReportInput } from "./input.ts";
+import type { JudgedResponse, ModelInput, ReportInput, TrainingMetric } from "./input.ts";
 import { writeReport } from "./write.ts";
 
 /** Raised when reports look or compute differently, so that old ones are written anew. */
@@ -43,9 +43,7 @@ export function reportUnit(planned: PlannedEval, workspace: Workspace): WorkUnit
     summary: `${Object.keys(planned.groups).join(", ")}; ${planned.models.length} models`,
     isDone: async () => {
       const manifest = await readManifest(manifest_path);
-      return (
-        manifest?.facts["report_id"] === report_id && manifest.facts["rows_sha256"] === (await rowsSha256(planned))
-      );
+      return manifest?.facts.report_id === report_id && manifest.facts.rows_sha256 === (await rowsSha256(planned));
     },
     run: async () => {
       const started = performance.now();
@@ -182,7 +180,17 @@ async function readRows(planned: PlannedEval, model: EvalModel): Promise<JudgedR
     .sort((a, b) => (a.key < b.key ? -1 : 1));
 }
 
-const readMetrics = (run: PlannedRun): Promise<MetricsRow[]> => readJournal(join(run.dir, "metrics.jsonl"), MetricsRow);
+async function readMetrics(run: PlannedRun): Promise<TrainingMetric[]> {
+  const rows = await readJournal(join(run.dir, "metrics.jsonl"), MetricsRow);
+  return rows.map(({ step, loss, grad_norm, a_norm, b_norm, learning_rate }) => ({
+    step,
+    loss,
+    grad_norm,
+    a_norm,
+    b_norm,
+    learning_rate,
+  }));
+}
 
 /** One line that tells a reader what was trained. */
 function describeLora(run: PlannedRun): string {

@@ -33,6 +33,18 @@ export function textWidth(text: string, font_size_px: number): number {
   return (thousandths / 1000) * font_size_px * MARGIN;
 }
 
+/** Text that fits into a width: the middle is left out, because ids that share a start differ at their end. */
+export function shorten(text: string, font_size_px: number, most_px: number): string {
+  if (textWidth(text, font_size_px) <= most_px) return text;
+  const characters = [...text];
+  for (let kept = characters.length - 1; kept > 1; kept--) {
+    const head = Math.ceil(kept / 2);
+    const cut = `${characters.slice(0, head).join("")}…${characters.slice(characters.length - (kept - head)).join("")}`;
+    if (textWidth(cut, font_size_px) <= most_px) return cut;
+  }
+  return "…";
+}
+
 interface TextItem {
   text?: unknown;
   fontSize?: number;

@@ -23,13 +23,12 @@ function shownRates(summary: Summary): GroupRates[] {
   return summary.groups.flatMap(({ id }) => summary.rates.filter((row) => row.group === id && shown.has(row.model)));
 }
 
-function unscoredText({ n, n_scored, unscored }: GroupRates): string {
-  if (n === n_scored) return "0";
+function unscoredReasons({ unscored }: GroupRates): string {
   const parts = Object.entries(unscored).flatMap(([rubric, counts]) => {
     const reasons = reasonsText(counts);
     return reasons === "" ? [] : [`${rubric}: ${reasons}`];
   });
-  return `${n - n_scored} (${parts.join("; ")})`;
+  return parts.length === 0 ? "–" : parts.join("; ");
 }
 
 export function ratesTable(summary: Summary): Table {
@@ -37,10 +36,10 @@ export function ratesTable(summary: Summary): Table {
   return {
     title: "Rates",
     caption:
-      `Percent of responses with ${100 * summary.level} % intervals for questions like these. “EM of scored” leaves out ` +
-      "responses without a score under either rubric, “EM of coherent” also incoherent ones; “coherent” is among those " +
-      "scored for coherence. The design effect says how much the responses to one question resemble each other: n divided " +
-      "by it is how many independent responses would tell as much.",
+      `Percent of responses that are EM, with ${100 * summary.level} % intervals for questions like these. “Of scored” ` +
+      "leaves out responses without a score under either rubric, “of coherent” also the incoherent ones. The design " +
+      "effect says how much the responses to one question resemble each other: n divided by it is how many independent " +
+      "responses would tell as much.",
     columns: [
       text("group"),
       text("model"),
@@ -48,10 +47,7 @@ export function ratesTable(summary: Summary): Table {
       numeric("EM of all"),
       numeric("EM of scored"),
       numeric("EM of coherent"),
-      numeric("coherent"),
       numeric("design effect"),
-      text("unscored"),
-      numeric("truncated"),
     ],
     rows: shownRates(summary).map((row) => [
       row.group,
@@ -60,10 +56,36 @@ export function ratesTable(summary: Summary): Table {
       estimateText(row.em_over_all),
       estimateText(row.em_over_scored),
       estimateText(row.em_over_coherent),
-      row.coherent.kind === "rate" ? percent(row.coherent.rate) : NO_DATA_TEXT,
       row.em_over_all.kind === "rate" ? row.em_over_all.design_effect.toFixed(1) : NO_DATA_TEXT,
-      row.n === 0 ? NO_DATA_TEXT : unscoredText(row),
+    ]),
+  };
+}
+
+/** How sound the responses are that the rates stand on. */
+export function responsesTable(summary: Summary): Table {
+  const label = labels(summary);
+  return {
+    title: "Coherence and missing scores",
+    caption:
+      "“Coherent” is among responses scored for coherence. “Unscored” counts responses that lack a score under at least " +
+      "one rubric, with the reason under each. Truncated responses were cut off at the token limit.",
+    columns: [
+      text("group"),
+      text("model"),
+      numeric("n"),
+      numeric("coherent"),
+      numeric("truncated"),
+      numeric("unscored"),
+      text("reasons"),
+    ],
+    rows: shownRates(summary).map((row) => [
+      row.group,
+      label.get(row.model) ?? row.model,
+      String(row.n),
+      estimateText(row.coherent),
       row.truncated.kind === "rate" ? percent(row.truncated.rate) : NO_DATA_TEXT,
+      row.n === 0 ? NO_DATA_TEXT : String(row.n - row.n_scored),
+      unscoredReasons(row),
     ]),
   };
 }
@@ -127,9 +149,9 @@ export function parityTable(summary: Summary): Table {
     title: "Parity",
     caption: "Whether the engine that sampled applies the adapter that was trained, measured before sampling.",
     columns: [text("model"), text("verdict"), text("measured")],
-    rows: summary.models.map(({ label, parity }) => [
+    rows: summary.models.map(({ label, parity, adapter_sha256 }) => [
       label,
-      parity?.verdict ?? "not needed: no adapter",
+      parity?.verdict ?? (adapter_sha256 === null ? "not needed: no adapter" : "not checked"),
       Object.entries(parity?.metrics ?? {})
         .map(([name, value]) => `${name} ${quantity(value)}`)
         .join(", "),

@@ -41,6 +41,7 @@ export const CHART_CONFIG = {
     titleFontSize: 12,
     labelFontSize: 12,
     labelLimit: 320,
+    labelFlush: false,
     domainColor: INK,
     domainOpacity: 0.5,
     tickColor: INK,
@@ -50,6 +51,7 @@ export const CHART_CONFIG = {
   },
   title: { color: INK, fontSize: 13, fontWeight: "bold", anchor: "start", offset: 8 },
   legend: {
+    symbolOpacity: 1,
     labelColor: INK,
     titleColor: INK,
     labelFontSize: 12,

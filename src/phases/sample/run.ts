@@ -29,7 +29,11 @@ export function sampleUnit(planned: PlannedEval, model: EvalModel, workspace: Wo
   return {
     key: sampleKey(model),
     phase: "sample",
-    needs: [`parity ${planned.name}`, baseGgufKey(planned.staged, planned.served_dtype, null), ...(model.run ? [`convert ${model.run.label}`] : [])],
+    needs: [
+      `parity ${planned.name}`,
+      baseGgufKey(planned.staged, planned.served_dtype, null),
+      ...(model.run ? [`convert ${model.run.label}`] : []),
+    ],
     output: join(dir, "responses.jsonl"),
     summary: `${n_questions} questions x ${model.samples} samples = ${n_questions * model.samples} responses, temperature ${planned.sampler.temperature}, at most ${planned.sampler.max_new_tokens} tokens`,
     isDone: async () => {
@@ -42,7 +46,7 @@ export function sampleUnit(planned: PlannedEval, model: EvalModel, workspace: Wo
 
 /** Samples per question that a finished folder holds, by question set. */
 function sampledBefore(manifest: Manifest | undefined): Record<string, number> {
-  return z.record(z.string(), z.int()).catch({}).parse(manifest?.facts["samples"]);
+  return z.record(z.string(), z.int()).catch({}).parse(manifest?.facts.samples);
 }
 
 interface SampleWork {
@@ -62,7 +66,9 @@ async function sample(work: SampleWork, context: UnitContext): Promise<void> {
   const before = sampledBefore(await readManifest(work.manifest_path));
   await rm(work.manifest_path, { force: true });
   await using journal = await Journal.open(join(dir, "responses.jsonl"), Response, (row) => row.key);
-  const wanted = work.blocks.filter((block) => wantedSamples(block, model.samples).some((i) => !journal.has(keyOf(block, i))));
+  const wanted = work.blocks.filter((block) =>
+    wantedSamples(block, model.samples).some((i) => !journal.has(keyOf(block, i))),
+  );
   const job = await sampleJob(work, wanted);
   const byKey = new Map(wanted.map((block) => [block.key, block]));
   const total = work.blocks.length * (work.blocks[0]?.seeds.length ?? 0);
@@ -104,7 +110,8 @@ async function sample(work: SampleWork, context: UnitContext): Promise<void> {
   });
 }
 
-const keyOf = (block: SampleBlock, sample: number): string => responseKey(block.question_set, block.question_id, sample);
+const keyOf = (block: SampleBlock, sample: number): string =>
+  responseKey(block.question_set, block.question_id, sample);
 
 /** Samples of a block that were asked for; the last block may hold more than that. */
 function wantedSamples(block: SampleBlock, samples: number): number[] {

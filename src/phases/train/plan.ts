@@ -29,10 +29,7 @@ export interface RunWish {
  *
  * @throws {DriverError} `CONFIG_INVALID` when a layer or a module does not exist in the model.
  */
-export function planRun(
-  wish: RunWish,
-  workspace: Workspace,
-): PlannedRun {
+export function planRun(wish: RunWish, workspace: Workspace): PlannedRun {
   const { staged, dataset } = wish;
   const { lora, training } = resolveRecipe(wish.recipes, staged.model.n_layers);
   resolveTargetModules(staged.model, lora);

@@ -19,7 +19,12 @@ import { MetricsRow } from "../../records/run.ts";
 export const checkpointDir = (run: PlannedRun, step: number): string => join(run.dir, `checkpoint-${step}`);
 
 /** The unit that trains one adapter through the bridge. It goes on from `last/` after a crash. */
-export function trainUnit(run: PlannedRun, staged: StagedModel, dataset: LoadedDataset, workspace: Workspace): WorkUnit {
+export function trainUnit(
+  run: PlannedRun,
+  staged: StagedModel,
+  dataset: LoadedDataset,
+  workspace: Workspace,
+): WorkUnit {
   const { lora, training, steps, checkpoints } = run.config;
   const layers = lora.layers_to_transform === null ? "all layers" : `layer ${lora.layers_to_transform.join(", ")}`;
   const modules = Array.isArray(lora.target_modules) ? lora.target_modules.join(", ") : lora.target_modules;
@@ -42,7 +47,9 @@ async function train(
   context: UnitContext,
 ): Promise<void> {
   const started = performance.now();
-  const expected = digests(dataset.rows.map((row) => staged.chat.trainingRow(row.messages, run.config.chat_template_kwargs)));
+  const expected = digests(
+    dataset.rows.map((row) => staged.chat.trainingRow(row.messages, run.config.chat_template_kwargs)),
+  );
   await using _lock = await lockFolder(run.dir);
   await writeJsonAtomic(join(run.dir, "config.json"), run.config);
   const python = await workspace.python();
@@ -70,7 +77,17 @@ async function train(
   checkCheckpoints(run, recorder.files);
   await writeManifest(
     join(run.dir, "manifest.json"),
-    await runManifest({ run, staged, dataset, workspace, result, hello, data: expected, files: recorder.files, started }),
+    await runManifest({
+      run,
+      staged,
+      dataset,
+      workspace,
+      result,
+      hello,
+      data: expected,
+      files: recorder.files,
+      started,
+    }),
   );
 }
 
@@ -132,7 +149,8 @@ async function keepStepsUpTo(path: string, step: number): Promise<void> {
   const journal = await Journal.open(path, MetricsRow, (row) => String(row.step));
   await journal.close();
   const kept = journal.rows.filter((row) => row.step <= step);
-  if (kept.length < journal.rows.length) await writeFileAtomic(path, kept.map((row) => `${JSON.stringify(row)}\n`).join(""));
+  if (kept.length < journal.rows.length)
+    await writeFileAtomic(path, kept.map((row) => `${JSON.stringify(row)}\n`).join(""));
 }
 
 /**
@@ -148,7 +166,10 @@ function compareTokens(expected: Omit<DataReady, "type">, found: DataReady): voi
   throw new DriverError(
     "TOKENS_DIFFER",
     `The training tokens of TypeScript and Python differ in ${different.join(", ")}: expected ${expected[key as "rows"]}, got ${found[key as "rows"]}`,
-    { hint: "The model's tokenizer or chat template means different things to the two libraries. Please report it.", facts: { expected, found } },
+    {
+      hint: "The model's tokenizer or chat template means different things to the two libraries. Please report it.",
+      facts: { expected, found },
+    },
   );
 }
 
@@ -157,7 +178,10 @@ function checkCheckpoints(run: PlannedRun, files: readonly FileEntry[]): void {
     (step) => !files.some((file) => file.path === `checkpoint-${step}/adapter_model.safetensors`),
   );
   if (missing.length > 0)
-    throw new DriverError("TRAIN_FAILED", `Training ended without checkpoints: expected steps ${missing.join(", ")}, got none of them`);
+    throw new DriverError(
+      "TRAIN_FAILED",
+      `Training ended without checkpoints: expected steps ${missing.join(", ")}, got none of them`,
+    );
 }
 
 async function runManifest(made: {
