@@ -43,21 +43,15 @@ const stepAxis = (layout: Layout, isLast: boolean) => ({
   axis: { title: isLast ? "optimizer step" : null, grid: false, tickMinStep: 1, tickCount: 10, titlePadding: 10 },
 });
 
-const run = (layout: Layout, isFirst: boolean) => ({
+/** One field, one scale and one legend, which all panels share. */
+const run = (layout: Layout) => ({
   field: "run",
   type: "nominal",
   scale: layout.color,
-  legend: isFirst
-    ? { ...topLegend(layout.color.domain, PANEL_WIDTH), symbolType: "circle", symbolStrokeWidth: 0 }
-    : null,
+  legend: { ...topLegend(layout.color.domain, PANEL_WIDTH), symbolType: "circle", symbolStrokeWidth: 0 },
 });
 
-function emPanel(
-  group: Summary["groups"][number],
-  curves: readonly Curve[],
-  layout: Layout,
-  place: { isFirst: boolean; isLast: boolean },
-) {
+function emPanel(group: Summary["groups"][number], curves: readonly Curve[], layout: Layout, isLast: boolean) {
   const values = curves.flatMap(({ label, points }) =>
     points.flatMap(({ step, em }) =>
       em
@@ -75,7 +69,7 @@ function emPanel(
     width: PANEL_WIDTH,
     height: PANEL_HEIGHT,
     data: { values },
-    encoding: { x: stepAxis(layout, place.isLast), color: run(layout, place.isFirst) },
+    encoding: { x: stepAxis(layout, isLast), color: run(layout) },
     layer: [
       {
         mark: { type: "area", opacity: 0.12, line: false },
@@ -110,7 +104,7 @@ function normPanel(curves: readonly Curve[], layout: Layout) {
     title: panelTitle("Size of the adapter", AXIS_ROOM),
     width: PANEL_WIDTH,
     height: NORM_HEIGHT,
-    encoding: { x: stepAxis(layout, true), y, color: run(layout, false) },
+    encoding: { x: stepAxis(layout, true), y, color: run(layout) },
     layer: [
       { data: { values: lines }, mark: { type: "line", strokeWidth: 2 } },
       { data: { values: measured }, mark: { type: "point", filled: true, size: 50, opacity: 1 } },
@@ -133,7 +127,7 @@ export function curveSpec(summary: Summary): ChartSpec {
   };
   const hasNorms = curves.some((curve) => curve.training.length > 0);
   const panels: object[] = groups.map((group, index) =>
-    emPanel(group, curves, layout, { isFirst: index === 0, isLast: !hasNorms && index === groups.length - 1 }),
+    emPanel(group, curves, layout, !hasNorms && index === groups.length - 1),
   );
   return stacked(
     "EM rate and norm of B against training step",

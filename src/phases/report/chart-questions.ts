@@ -53,7 +53,6 @@ interface Panel {
   title: string;
   ids: string[];
   values: { question: string }[];
-  isFirst: boolean;
   isLast: boolean;
 }
 
@@ -88,7 +87,7 @@ function questionPanel(panel: Panel, { styles, domain, room, lanes }: Layout) {
   const labels = styles.map((style) => style.label);
   const width = CHART_WIDTH - room - 30;
   const scales = modelScales(styles);
-  const legend = panel.isFirst ? topLegend(labels, width) : null;
+  const legend = topLegend(labels, width);
   const title = panel.isLast ? "EM responses among all" : null;
   const x = {
     type: "quantitative",
@@ -133,8 +132,8 @@ export function questionsSpec(summary: Summary): ChartSpec {
   };
   const specs = panels.map(({ group, ids }, index) => {
     const values = valuesOf(summary, group.question_set, ids);
-    const place = { isFirst: index === 0, isLast: index === panels.length - 1 };
-    return questionPanel({ title: groupTitle(group), ids, values, ...place }, layout);
+    const isLast = index === panels.length - 1;
+    return questionPanel({ title: groupTitle(group), ids, values, isLast }, layout);
   });
   return stacked("EM rate per question and model, with intervals", specs);
 }

@@ -6,6 +6,9 @@ export const NO_DATA_TEXT = "no data";
 const NBSP = "\u00a0";
 const MINUS = "\u2212";
 
+/** Text without the control characters that neither HTML nor SVG can hold; they become U+FFFD. */
+export const printable = (text: string) => text.replace(/(?![\t\n\r])\p{Cc}/gu, "\ufffd");
+
 /** `41.2 %`. */
 export const percent = (fraction: number, digits = 1) => `${(100 * fraction).toFixed(digits)}${NBSP}%`;
 

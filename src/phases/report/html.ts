@@ -2,7 +2,7 @@ import type { Outcome } from "../../records/response.ts";
 import type { Summary } from "../../records/summary.ts";
 import type { Chart } from "./charts.ts";
 import { excerptsOf } from "./excerpts.ts";
-import { groupText, percent } from "./format.ts";
+import { groupText, percent, printable } from "./format.ts";
 import { headline } from "./headline.ts";
 import type { JudgedResponse, ReportInput } from "./input.ts";
 import { contentPolicy, PAGE_STYLE } from "./page-style.ts";
@@ -27,7 +27,7 @@ const ESCAPES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;"
 
 /** Text as HTML shows it, in content and in attributes. Characters that HTML forbids become U+FFFD. */
 export function escapeHtml(text: string): string {
-  return text.replace(/(?![\t\n\r])\p{Cc}/gu, "\ufffd").replace(/[&<>"']/g, (c) => ESCAPES[c] ?? c);
+  return printable(text).replace(/[&<>"']/g, (c) => ESCAPES[c] ?? c);
 }
 
 /** A chart inside the page: ink in the page's text colour, and ids that no other chart has. */

@@ -1,5 +1,6 @@
 import * as vega from "vega";
 import { compile, type TopLevelSpec } from "vega-lite";
+import { printable } from "./format.ts";
 
 /** A Vega-Lite specification as it is written to `*.vl.json`. */
 export type ChartSpec = Record<string, unknown> & { $schema: string };
@@ -70,7 +71,7 @@ export async function renderSvg(spec: ChartSpec): Promise<string> {
   const compiled = compile(spec as unknown as TopLevelSpec, { logger: vega.logger(vega.Error) }).spec;
   const view = new vega.View(vega.parse(compiled), { renderer: "none", logLevel: vega.Error });
   try {
-    return await view.toSVG();
+    return printable(await view.toSVG());
   } finally {
     view.finalize();
   }

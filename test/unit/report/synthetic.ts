@@ -109,7 +109,7 @@ function checkpoints(
   const last = rates.at(-1)?.[0] ?? 0;
   const metrics = Array.from({ length: last }, (_, index) => {
     const step = index + 1;
-    const b_norm = 1.4 * (1 - Math.exp(-step / 30)) + 0.02 * Math.sin(step);
+    const b_norm = (1 + (seed % 7) / 10) * (1 - Math.exp(-step / 30)) + 0.02 * Math.sin(step);
     return { step, loss: 2.1 * Math.exp(-step / 40) + 0.4, grad_norm: 1, b_norm, a_norm: 3.2, learning_rate: 1e-3 };
   });
   return rates.map(([step, rate]) =>
