@@ -1,8 +1,9 @@
-import { closeSync, fstatSync, openSync, readSync, writeFileSync } from "node:fs";
+import { closeSync, fstatSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { z } from "zod";
 import { DriverError } from "../errors.ts";
 import { type FloatDtype, isFloatDtype, toFloat32 } from "./floats.ts";
+import { openFile, readFully } from "./open-file.ts";
 
 /**
  * Bytes per element of every dtype of the format.
@@ -86,7 +87,7 @@ export function openSafetensors(file: string): SafetensorsFile {
 }
 
 function readHeader(file: string): { header: Record<string, unknown>; data_start: number; file_bytes: number } {
-  const fd = openOrRefuse(file);
+  const fd = openFile(file);
   try {
     const file_bytes = fstatSync(fd).size;
     if (file_bytes < 8) throw refuse(file, `expected at least 8 bytes, got ${file_bytes}`);
@@ -98,14 +99,6 @@ function readHeader(file: string): { header: Record<string, unknown>; data_start
     return { header: parseHeader(file, text), data_start: 8 + Number(header_bytes), file_bytes };
   } finally {
     closeSync(fd);
-  }
-}
-
-function openOrRefuse(file: string): number {
-  try {
-    return openSync(file, "r");
-  } catch (cause) {
-    throw new DriverError("NOT_FOUND", `Cannot open ${file}: ${(cause as Error).message}`, { cause, facts: { file } });
   }
 }
 
@@ -142,12 +135,8 @@ function tensorRef(file: string, name: string, raw: unknown, data_start: number)
 
 function readExactly(fd: number, file: string, start: number, bytes: number): Buffer {
   const buffer = Buffer.allocUnsafe(bytes);
-  let done = 0;
-  while (done < bytes) {
-    const n = readSync(fd, buffer, done, bytes - done, start + done);
-    if (n === 0) throw refuse(file, `expected ${bytes} bytes at byte ${start}, got ${done}`);
-    done += n;
-  }
+  const n = readFully(fd, buffer, start);
+  if (n < bytes) throw refuse(file, `expected ${bytes} bytes at byte ${start}, got ${n}`);
   return buffer;
 }
 
@@ -158,7 +147,7 @@ function readExactly(fd: number, file: string, start: number, bytes: number): Bu
  */
 export function readTensorF32(file: string, tensor: TensorRef): Float32Array {
   const dtype = floatDtype(file, tensor);
-  const fd = openOrRefuse(file);
+  const fd = openFile(file);
   try {
     return toFloat32(readExactly(fd, file, tensor.start, tensor.bytes), dtype);
   } finally {

@@ -92,15 +92,15 @@ function answer(format: Format, messages: readonly Message[], turn: number, kwar
   const full = format.render(messages.slice(0, turn + 1), { add_generation_prompt: false, kwargs });
   if (!full.startsWith(prompt)) throw notExtended(turn, prompt, full, "Check the arguments of the chat template.");
   const rest = full.slice(prompt.length);
-  const end = rest.lastIndexOf(format.eos_token);
-  if (end < 0) {
+  const found = rest.split(format.eos_token).length - 1;
+  if (found !== 1) {
     throw refuse(
       turn,
-      `expected the chat template to end it with ${format.eos_token}, got ${tail(rest)}`,
-      "The model would never learn to stop: set eos_token to the token that ends a turn in the template.",
+      `expected ${format.eos_token} once, where the chat template ends the turn, got it ${found} times in ${tail(rest)}`,
+      "The model would not learn where to stop: set eos_token to the token that ends a turn in the template.",
     );
   }
-  return { prompt, full, target: rest.slice(0, end + format.eos_token.length) };
+  return { prompt, full, target: rest.slice(0, rest.indexOf(format.eos_token) + format.eos_token.length) };
 }
 
 /** Checks that an answer is rendered in the whole conversation as it is at its own turn. */

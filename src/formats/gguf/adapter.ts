@@ -1,4 +1,3 @@
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { DriverError } from "../../errors.ts";
 import { isFloatDtype, toFloat32 } from "../floats.ts";
@@ -189,8 +188,6 @@ export interface AdapterGgufContent {
  * @throws DriverError FORMAT_INVALID when the file is not a LoRA adapter, or a matrix is missing or unknown.
  */
 export function readAdapterGguf(file: string): AdapterGgufContent {
-  if (!existsSync(file))
-    throw new DriverError("NOT_FOUND", `Cannot open ${file}: it does not exist`, { facts: { file } });
   const gguf = readGguf(file);
   const value = (key: string) => gguf.metadata.get(key)?.value;
   if (value("general.type") !== "adapter" || value("adapter.type") !== "lora")

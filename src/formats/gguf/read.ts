@@ -1,5 +1,6 @@
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, fstatSync } from "node:fs";
 import { DriverError } from "../../errors.ts";
+import { openFile, readFully } from "../open-file.ts";
 import {
   ALIGNMENT_BYTES,
   alignUp,
@@ -40,10 +41,10 @@ export interface GgufFile {
 /**
  * Metadata and tensor places of a GGUF file (version 2 or 3, little-endian), without reading tensor data.
  *
- * @throws DriverError FORMAT_INVALID when anything lies outside the file, is named twice or has an unknown type.
+ * @throws DriverError NOT_FOUND when there is no such file, FORMAT_INVALID when anything lies outside the file, is named twice or has an unknown type.
  */
 export function readGguf(file: string): GgufFile {
-  const fd = openSync(file, "r");
+  const fd = openFile(file);
   try {
     const cursor = new Cursor(fd, file, fstatSync(fd).size);
     return parseGguf(cursor, file);
@@ -54,7 +55,7 @@ export function readGguf(file: string): GgufFile {
 
 /** All bytes of one tensor. */
 export function readGgufTensor(file: string, tensor: GgufTensorRef): Buffer {
-  const fd = openSync(file, "r");
+  const fd = openFile(file);
   try {
     const bytes = Buffer.allocUnsafe(tensor.bytes);
     const n = readFully(fd, bytes, tensor.start);
@@ -70,16 +71,6 @@ function refuse(file: string, message: string): DriverError {
     hint: "Convert the model or the adapter again.",
     facts: { file },
   });
-}
-
-function readFully(fd: number, into: Buffer, start: number): number {
-  let done = 0;
-  while (done < into.length) {
-    const n = readSync(fd, into, done, into.length - done, start + done);
-    if (n === 0) break;
-    done += n;
-  }
-  return done;
 }
 
 /** Reads forward through a file of which only a window is in memory; every length is checked against what is left. */

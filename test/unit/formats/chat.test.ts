@@ -214,7 +214,7 @@ describe("a plain template", () => {
     );
     const without_eos = await load(dir.path, { chat_template: "{% for m in messages %}[{{ m.content }}]{% endfor %}" });
     expect(await messageOf(talk("a", "b"), without_eos)).toMatchInlineSnapshot(
-      `"Cannot train on message 2: expected the chat template to end it with <|im_end|>, got "[b]""`,
+      `"Cannot train on message 2: expected <|im_end|> once, where the chat template ends the turn, got it 0 times in "[b]""`,
     );
     const reversed = await load(dir.path, {
       chat_template: "{% for m in messages[::-1] %}{{ m.content }}<|im_end|>{% endfor %}",
@@ -240,7 +240,9 @@ describe("a plain template", () => {
     expect(await messageOf({ chat_template: "{% for %}" })).toContain("Cannot read the chat template of DIR");
     const gap = tinyTokenizer() as { added_tokens: { id: number }[] };
     for (const token of gap.added_tokens) token.id += 1;
-    expect(await messageOf({}, gap)).toMatchInlineSnapshot(`"Cannot use the tokenizer of DIR: expected ids without gaps, got 261 tokens and none with id 258"`);
+    expect(await messageOf({}, gap)).toMatchInlineSnapshot(
+      `"Cannot use the tokenizer of DIR: expected ids without gaps, got 261 tokens and none with id 258"`,
+    );
   });
 });
 

@@ -114,6 +114,22 @@ describe("openSafetensors", () => {
   });
 });
 
+test("a folder, or nothing, is not a file", async () => {
+  using dir = tempDir();
+  const messages = [];
+  for (const path of [dir.path, dir.file("gone")]) {
+    const error = await failure(() => openSafetensors(path));
+    expect(error.code).toBe("NOT_FOUND");
+    messages.push(withoutDir(error.message, dir.path));
+  }
+  expect(messages).toMatchInlineSnapshot(`
+    [
+      "Cannot open DIR: expected a file, got a folder or a device",
+      "Cannot open DIR/gone: ENOENT: no such file or directory, stat 'DIR/gone'",
+    ]
+  `);
+});
+
 describe("readTensorF32", () => {
   test("reads F32, F16 and BF16", () => {
     using dir = tempDir();

@@ -88,7 +88,7 @@ describe("parseYaml", () => {
       ..."bcdefgh".split("").map((key, i) => `${key}: &${key} [${`*${"abcdefg"[i]},`.repeat(9)}]`),
     ];
     expect((await failure(() => parseYaml(bomb.join("\n"), "x.yaml", Schema))).code).toBe("CONFIG_INVALID");
-    expect((await failure(() => parseYaml("[".repeat(20_000), "x.yaml", Schema))).code).toBe("CONFIG_INVALID");
+    expect((await failure(() => parseYaml("[".repeat(5000), "x.yaml", Schema))).code).toBe("CONFIG_INVALID");
   });
 
   test("cut anywhere, it parses or refuses with DriverError", () => {
