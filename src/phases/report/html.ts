@@ -120,12 +120,7 @@ function renderGroups({ groups }: Summary): string {
 }
 
 /** `report.html`: one page that needs no network and runs no script. All text of models and files is escaped. */
-export function renderHtml(
-  input: ReportInput,
-  summary: Summary,
-  charts: readonly (Chart & { svg: string })[],
-  files: ReadonlyMap<string, readonly string[]>,
-): string {
+export function renderHtml(input: ReportInput, summary: Summary, charts: readonly (Chart & { svg: string })[]): string {
   const [first, ...rest] = charts.map(renderFigure);
   const body = [
     renderHeader(input, summary),
@@ -138,7 +133,7 @@ export function renderHtml(
     renderTable(sensitivityTable(summary)),
     renderExcerpts(input, summary),
     renderTable(parityTable(summary)),
-    renderTable(modelsTable(summary, files)),
+    renderTable(modelsTable(summary)),
     renderTable(provenanceTable(summary)),
   ];
   return `<!doctype html>

@@ -37,8 +37,6 @@ export interface ModelInput {
   adapter_sha256: string | null;
   parity: { verdict: string; metrics: Record<string, number> } | null;
   rows: readonly JudgedResponse[];
-  /** Files that hold the rows, relative to the eval folder; by default where this project's own eval has them. */
-  row_files?: readonly string[];
   training: { metrics: readonly TrainingMetric[]; lora: string | null } | null;
 }
 

@@ -39,18 +39,14 @@ function renderTable({ title, caption, columns, rows }: Table): string {
 const renderChart = ({ name, caption }: Chart) => `![${escapeMarkdown(caption)}](${name}.svg)`;
 
 /** `report.md`: the result, the charts as links to their SVG files, and the tables. */
-export function renderMarkdown(
-  summary: Summary,
-  charts: readonly Chart[],
-  files: ReadonlyMap<string, readonly string[]>,
-): string {
+export function renderMarkdown(summary: Summary, charts: readonly Chart[]): string {
   const tables = [
     ratesTable(summary),
     contrastsTable(summary),
     responsesTable(summary),
     sensitivityTable(summary),
     parityTable(summary),
-    modelsTable(summary, files),
+    modelsTable(summary),
     provenanceTable(summary),
   ];
   const groups = summary.groups.map(

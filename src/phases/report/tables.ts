@@ -1,5 +1,14 @@
 import type { GroupRates, Summary } from "../../records/summary.ts";
-import { contrastText, estimateText, NO_DATA_TEXT, percent, probability, quantity, reasonsText } from "./format.ts";
+import {
+  contrastText,
+  decimal,
+  estimateText,
+  NO_DATA_TEXT,
+  percent,
+  probability,
+  quantity,
+  reasonsText,
+} from "./format.ts";
 import { shownModels } from "./theme.ts";
 
 /** A table as text cells, drawn by the page and by the Markdown alike. */
@@ -97,7 +106,8 @@ export function contrastsTable(summary: Summary): Table {
     caption:
       "EM of all, model minus reference, in percentage points, paired by question. p is two-sided; q is " +
       "Benjamini-Hochberg over all rows of this table. MDD is the smallest true difference that this design finds with " +
-      "80 % power. The correlation is that of matched samples within a question (they share their seeds).",
+      "80 % power. The correlation is that of matched samples within a question (they share their seeds); – where one of the " +
+      "two models never varies.",
     columns: [
       text("group"),
       text("model"),
@@ -121,7 +131,7 @@ export function contrastsTable(summary: Summary): Table {
             q_value === null ? NO_DATA_TEXT : probability(q_value),
             `${estimate.n_questions}${estimate.unit === "response" ? " (unit: response)" : ""}`,
             (100 * estimate.minimum_detectable_difference).toFixed(1),
-            estimate.sample_correlation === null ? "undefined" : estimate.sample_correlation.toFixed(2),
+            estimate.sample_correlation === null ? "–" : decimal(estimate.sample_correlation),
           ]),
     ]),
   };
@@ -159,28 +169,34 @@ export function parityTable(summary: Summary): Table {
   };
 }
 
-/** Where each model and its rows come from. Files are relative to the folder of the report. */
-export function modelsTable(summary: Summary, files: ReadonlyMap<string, readonly string[]>): Table {
+/** Enough of a sha256 to find it by; summary.json has all of it. */
+const HASH_CHARACTERS = 12;
+
+/** Where each model and its rows come from. */
+export function modelsTable({ models, judge }: Summary): Table {
   return {
     title: "Models",
-    caption: "Files are relative to the folder of this report.",
+    caption:
+      "The responses of a model are in ../<id>/responses.jsonl and what the judge said of them in " +
+      `../<id>/judgements/${judge.id}-${judge.sha256.slice(0, 8)}.jsonl, seen from this report. ` +
+      "Whole hashes are in summary.json.",
     columns: [
       text("model"),
       text("id"),
+      numeric("responses"),
       numeric("step"),
       numeric("scale"),
       text("adapter sha256"),
       text("training"),
-      text("rows"),
     ],
-    rows: summary.models.map(({ id, label, step, scale, adapter_sha256, lora, n_rows }) => [
+    rows: models.map(({ id, label, step, scale, adapter_sha256, lora, n_rows }) => [
       label,
       id,
+      String(n_rows),
       step === null ? "–" : String(step),
       quantity(scale),
-      adapter_sha256 ?? "no adapter",
+      adapter_sha256?.slice(0, HASH_CHARACTERS) ?? "no adapter",
       lora ?? "–",
-      `${n_rows} in ${(files.get(id) ?? []).join(", ")}`,
     ]),
   };
 }

@@ -6,7 +6,6 @@ import { renderCsv } from "./csv.ts";
 import { renderHtml } from "./html.ts";
 import type { ReportInput } from "./input.ts";
 import { renderMarkdown } from "./markdown.ts";
-import { rowFiles } from "./row-files.ts";
 import { buildSummary } from "./summary.ts";
 
 const json = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
@@ -19,7 +18,6 @@ const json = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
 export async function renderReport(input: ReportInput): Promise<Map<string, string>> {
   const summary = Summary.parse(buildSummary(input));
   const charts = chartsOf(input, summary);
-  const rows = rowFiles(input);
   const files = new Map<string, string>([["summary.json", json(summary)]]);
   const drawn = [];
   for (const chart of charts) {
@@ -29,8 +27,8 @@ export async function renderReport(input: ReportInput): Promise<Map<string, stri
     files.set(`${chart.name}.svg`, svg);
   }
   files.set("rates.csv", renderCsv(summary));
-  files.set("report.md", renderMarkdown(summary, charts, rows));
-  files.set("report.html", renderHtml(input, summary, drawn, rows));
+  files.set("report.md", renderMarkdown(summary, charts));
+  files.set("report.html", renderHtml(input, summary, drawn));
   return files;
 }
 
