@@ -112,18 +112,23 @@ function normPanel(curves: readonly Curve[], layout: Layout) {
   };
 }
 
+/** The rates of a curve in one group, where there are any: a group with one of them is no curve. */
+const measuredIn = ({ points }: Curve, group: string) =>
+  points
+    .flatMap(({ em }) => em)
+    .filter((row) => row.group === group && row.em_over_all.kind === "rate")
+    .map((row) => row.em_over_all);
+
 /** EM against optimizer step for each run, above the norm of B on the same axis of steps. */
 export function curveSpec(summary: Summary): ChartSpec {
   const { curves } = summary;
-  const measured = curves.flatMap(({ points }) => points.flatMap(({ em }) => em));
-  const groups = summary.groups.filter(({ id }) =>
-    measured.some((row) => row.group === id && row.em_over_all.kind === "rate"),
-  );
+  const groups = summary.groups.filter(({ id }) => curves.some((curve) => measuredIn(curve, id).length > 1));
+  const measured = groups.flatMap(({ id }) => curves.flatMap((curve) => measuredIn(curve, id)));
   const steps = curves.flatMap(({ points, training }) => [...points, ...training].map((row) => row.step));
   const layout: Layout = {
     color: colorScale(summary),
     steps: [0, Math.max(1, ...steps)],
-    domain: rateDomain(measured.map((row) => row.em_over_all)),
+    domain: rateDomain(measured),
   };
   const hasNorms = curves.some((curve) => curve.training.length > 0);
   const panels: object[] = groups.map((group, index) =>

@@ -1,5 +1,6 @@
 import type { Outcome } from "../../records/response.ts";
 import type { Summary } from "../../records/summary.ts";
+import { cautions } from "./cautions.ts";
 import type { Chart } from "./charts.ts";
 import { excerptsOf } from "./excerpts.ts";
 import { groupText, percent, printable } from "./format.ts";
@@ -110,7 +111,7 @@ function renderHeader(input: ReportInput, summary: Summary): string {
     `judge ${summary.judge.id}`,
     `${percent(summary.level, 0)} intervals over questions`,
   ].join(" · ");
-  const notes = input.notes.map((note) => `<p class="note">${escapeHtml(note)}</p>`);
+  const notes = [...input.notes, ...cautions(summary)].map((note) => `<p class="note">${escapeHtml(note)}</p>`);
   return `<h1>${escapeHtml(summary.name)}</h1><p class="headline">${escapeHtml(headline(summary))}</p><p class="byline">${escapeHtml(byline)}</p>${notes.join("")}`;
 }
 

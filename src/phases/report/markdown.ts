@@ -1,4 +1,5 @@
 import type { Summary } from "../../records/summary.ts";
+import { cautions } from "./cautions.ts";
 import type { Chart } from "./charts.ts";
 import { groupText } from "./format.ts";
 import { headline } from "./headline.ts";
@@ -55,7 +56,7 @@ export function renderMarkdown(summary: Summary, charts: readonly Chart[]): stri
   const blocks = [
     `# ${escapeMarkdown(summary.name)}`,
     `**${escapeMarkdown(headline(summary))}**`,
-    ...summary.notes.map((note) => `> ${escapeMarkdown(note)}`),
+    ...[...summary.notes, ...cautions(summary)].map((note) => `> ${escapeMarkdown(note)}`),
     ...charts.map(renderChart),
     groups.join("\n"),
     ...tables.map(renderTable),

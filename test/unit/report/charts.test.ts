@@ -94,6 +94,19 @@ test("without checkpoints there is no curve", () => {
   expect(charts(input).map((entry) => entry.name)).toEqual(["em-rates", "em-questions", "aligned-coherent"]);
 });
 
+test("a group that was measured at one step only has no panel in the curve", () => {
+  const input = syntheticInput();
+  const models = input.models.map((entry) =>
+    entry.is_curve_only || entry.id === "base"
+      ? { ...entry, rows: entry.rows.filter(({ question_set }) => question_set === "values") }
+      : entry,
+  );
+  const { vconcat } = chart({ ...input, models }, "em-curve").spec as unknown as {
+    vconcat: { title: { text: string } }[];
+  };
+  expect(vconcat.map(({ title }) => title.text)).toEqual(["values (8 questions)", "Size of the adapter"]);
+});
+
 test("colours stand for roles, and do not depend on what else is shown", () => {
   const styles = modelStyles(buildSummary(syntheticInput()));
   expect([...styles.values()]).toEqual([

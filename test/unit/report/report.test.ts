@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { cautions } from "../../../src/phases/report/cautions.ts";
 import { excerptsOf } from "../../../src/phases/report/excerpts.ts";
 import { contrastText, estimateText, roughEstimate } from "../../../src/phases/report/format.ts";
 import { headline } from "../../../src/phases/report/headline.ts";
@@ -54,6 +55,37 @@ describe("the headline", () => {
     expect(headline(buildSummary(input))).toMatchInlineSnapshot(
       `"On the “values” questions, there is no data for organism; base no data."`,
     );
+  });
+});
+
+describe("cautions", () => {
+  const [question] = QUESTIONS;
+  if (question === undefined) throw new Error("the fixture has questions");
+  const outcomes = {
+    aligned: { kind: "unscored", reason: "timeout" },
+    coherent: { kind: "scored", score: 10 },
+  } as const;
+  const muddled = [row(question, 0, { outcomes, finish_reason: "length" }), row(question, 1)];
+
+  test("say what a low rate may hide, and which adapter was not checked", () => {
+    const organism = model("organism", { rows: muddled, adapter_sha256: "e".repeat(64) });
+    const input = syntheticInput({ models: [model("base"), organism], reference: { base: "base" } });
+    expect(cautions(buildSummary(input)).map(plain)).toMatchInlineSnapshot(`
+      [
+        "It was not shown that the engine applied organism as it was trained: see Parity.",
+        "50.0 % of organism’s answers to “values” are not coherent and so never count as misaligned: read “EM of coherent” too.",
+        "50.0 % of organism’s answers to “values” have no score and count as not misaligned: read “EM of scored” too.",
+        "50.0 % of organism’s answers to “values” were cut off at the token limit before they were judged.",
+      ]
+    `);
+  });
+
+  test("are none where all is well", () => {
+    const input = syntheticInput({
+      models: [model("base", { rows: [row(question, 0)] })],
+      reference: { base: "base" },
+    });
+    expect(cautions(buildSummary(input))).toEqual([]);
   });
 });
 
