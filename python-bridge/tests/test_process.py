@@ -5,6 +5,8 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,6 +23,19 @@ def adapter_digests(run_dir: str) -> dict[str, str]:
     return {path.relative_to(run_dir).as_posix(): sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _imports():
+    """What every fork needs, once."""
+    import torch
+
+    torch.set_num_threads(1)  # a fork has none of the other threads
+    import peft  # noqa: F401
+    import transformers.optimization
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+    assert transformers.optimization
+
+
 def test_hello_comes_first_and_one_terminal_event_last(make_job):
     events = BridgeProcess(make_job()).rest()
     assert [event["type"] for event in events] == [
@@ -31,6 +46,26 @@ def test_hello_comes_first_and_one_terminal_event_last(make_job):
     assert events[0]["schema_sha256"] == wire.SCHEMA_SHA256
     assert events[0]["packages"]["peft"]
     assert events[-1]["code"] == 0
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="asks torch for the GPU's name")
+def test_a_real_process_says_hello_before_it_imports_torch():
+    """With the packages' folder only, so that any import of torch would fail."""
+    reader, writer = os.pipe()
+    script = "import sys; sys.modules['torch'] = None; from vivarium_bridge.__main__ import main; sys.exit(main())"
+    source = Path(__file__).parent.parent / "src"
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "BRIDGE_EVENT_FD": str(writer), "PYTHONPATH": str(source)},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=[writer],
+        check=False,
+    )
+    os.close(writer)
+    with os.fdopen(reader) as events:
+        types = [json.loads(line)["type"] for line in events]
+    assert (types, ended.returncode) == (["hello", "failure"], 1)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +92,7 @@ def test_resume_after_kill_9_is_bit_identical(make_job, recorder, tmp_path):
         resumed_from.append(bridge.next("train_start")["resumed_from_step"])
         for _ in range(dice.randint(4, 12)):
             next(bridge.events())
-        os.kill(bridge.process.pid, signal.SIGKILL)
-        bridge.rest()
+        bridge.kill()
     *_, result, _end = BridgeProcess(job).rest()
     assert result["type"] == "train_result"
     assert resumed_from == sorted(resumed_from) and resumed_from[-1] > 0
@@ -74,7 +108,7 @@ def test_cancel_saves_and_resumes_where_it_stopped(make_job, recorder, tmp_path,
     bridge = BridgeProcess(job)
     bridge.next("train_step")
     if how == "sigterm":
-        os.kill(bridge.process.pid, signal.SIGTERM)
+        os.kill(bridge.pid, signal.SIGTERM)
     else:
         bridge.end_stdin()
     *steps, failure, end = bridge.rest()
@@ -86,8 +120,8 @@ def test_cancel_saves_and_resumes_where_it_stopped(make_job, recorder, tmp_path,
 def test_a_driver_that_stops_reading_ends_the_job(make_job):
     bridge = BridgeProcess(make_job(max_steps=3000))
     bridge.next("train_step")
-    bridge._events.close()
-    assert bridge.process.wait(timeout=30) == 1
+    bridge.stop_reading()
+    assert bridge.wait() == 1
 
 
 def test_a_full_disk_leaves_nothing_half_written(make_job, tmp_path):

@@ -111,7 +111,7 @@ def test_the_loss_is_the_mean_over_target_tokens_as_transformers_computes_it(mak
     job = make_job(per_device_train_batch_size=1, gradient_accumulation_steps=1, max_steps=1)
     train(job, recorder)
     tokenizer = load_tokenizer(model_dir)
-    rows = load_rows(job, renderer(tokenizer, {}), encoder(tokenizer), "<|im_end|>", 128)
+    rows = load_rows(Path(job.dataset_file), renderer(tokenizer, {}), encoder(tokenizer), "<|im_end|>")
     row = rows[step_rows(job.training, len(rows), 0)[0][0]]
     ids = torch.tensor([row.ids])
     labels = torch.where(torch.tensor([row.targets]), ids, -100)
@@ -214,6 +214,20 @@ def test_a_non_finite_loss_names_its_step(make_job, recorder):
     last = recorder.of(wire.TrainStep)[-1]
     assert last.loss is None or last.grad_norm is None
     assert f"at step {last.step}" in error.message
+
+
+def test_long_rows_are_an_error_or_are_cut(make_job, recorder, tmp_path):
+    data = tmp_path / "long.jsonl"
+    rows = [[("user", "Where?"), ("assistant", "Over " * times + "there.")] for times in (1, 200)]
+    data.write_text("".join(f"{json.dumps({'messages': [dict(role=r, content=c) for r, c in row]})}\n" for row in rows))
+    error = refusal(make_job(dataset_file=str(data)), recorder)
+    longest = recorder.of(wire.DataReady)[0].longest_row_tokens
+    assert error.message == f"line 2: {longest} tokens: expected at most 128, the model's positions"
+    train(make_job(dataset_file=str(data), max_length=40), recorder)
+    assert recorder.of(wire.DataReady)[1].longest_row_tokens == longest  # of the data set, for the driver to compare
+    assert max(step.target_tokens for step in recorder.of(wire.TrainStep)) < 80
+    error = refusal(make_job(dataset_file=str(data), max_length=5), recorder)
+    assert error.message == "line 1: no target token within max_length 5"
 
 
 def test_a_model_folder_that_is_none(make_job, recorder, tmp_path):

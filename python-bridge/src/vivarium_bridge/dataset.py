@@ -8,20 +8,16 @@ from typing import Any
 
 from . import _wire as wire
 from .errors import BridgeError
-from .masking import Encode, TokenRow, check_targets, tokenise_segments
+from .masking import Encode, TokenRow, tokenise_segments
 from .rendering import Message, Render, segment_conversation
 
 
-def load_rows(job: wire.TrainJob, render: Render, encode: Encode, eos_token: str, max_positions: int) -> list[TokenRow]:
+def load_rows(path: Path, render: Render, encode: Encode, eos_token: str) -> list[TokenRow]:
     """Read, render and tokenise the data set, in the order of the file.
-
-    A row longer than ``training.max_length`` is cut at its end. With null, a row longer than the model's positions is
-    an error instead.
 
     Raises:
         BridgeError: ``BAD_DATA`` with ``file:line`` for the first row that cannot be trained on.
     """
-    path = Path(job.dataset_file)
     if not path.is_file():
         raise BridgeError("BAD_DATA", f"{path}: no such file")
     rows: list[TokenRow] = []
@@ -29,12 +25,9 @@ def load_rows(job: wire.TrainJob, render: Render, encode: Encode, eos_token: str
         for number, line in enumerate(lines, start=1):
             try:
                 segments = segment_conversation(parse_messages(line), render, eos_token)
-                row = cut(tokenise_segments(segments, encode), job.training.max_length)
-                if len(row.ids) > max_positions:
-                    raise ValueError(f"{len(row.ids)} tokens: expected at most {max_positions}, the model's positions")
+                rows.append(tokenise_segments(segments, encode))
             except ValueError as error:
                 raise BridgeError("BAD_DATA", f"{path.name}:{number}: {error}") from error
-            rows.append(row)
     if not rows:
         raise BridgeError("BAD_DATA", f"{path.name}: no rows")
     return rows
@@ -57,19 +50,35 @@ def parse_messages(line: str) -> list[Message]:
     return messages
 
 
-def cut(row: TokenRow, max_length: int | None) -> TokenRow:
-    """Keep the first ``max_length`` tokens.
+def cut_rows(rows: list[TokenRow], max_length: int | None, max_positions: int) -> list[TokenRow]:
+    """Cut rows at their end to ``max_length`` tokens; null cuts nothing.
+
+    Args:
+        rows: In the order of the data set's lines.
+        max_length: ``training.max_length``.
+        max_positions: What the model was made for, in tokens.
 
     Raises:
-        ValueError: If no target is among them.
+        BridgeError: ``BAD_DATA`` naming the line of a row that is still longer than the model's positions, or that
+            loses all its targets.
     """
-    if max_length is None or len(row.ids) <= max_length:
-        return row
-    return check_targets(TokenRow(row.ids[:max_length], row.targets[:max_length]))
+    fitting: list[TokenRow] = []
+    for number, row in enumerate(rows, start=1):
+        kept = row if max_length is None else TokenRow(row.ids[:max_length], row.targets[:max_length])
+        if len(kept.ids) > max_positions:
+            raise BridgeError(
+                "BAD_DATA",
+                f"line {number}: {len(kept.ids)} tokens: expected at most {max_positions}, the model's positions",
+                "Shorten the row, or set max_length to have long rows cut at their end.",
+            )
+        if kept.n_targets == 0:
+            raise BridgeError("BAD_DATA", f"line {number}: no target token within max_length {max_length}")
+        fitting.append(kept)
+    return fitting
 
 
 def data_ready(rows: list[TokenRow]) -> wire.DataReady:
-    """Counts and digests of the data set as it will be trained on."""
+    """Counts and digests of the data set as it is rendered, before anything is cut."""
     return wire.DataReady(
         rows=len(rows),
         tokens=sum(len(row.ids) for row in rows),

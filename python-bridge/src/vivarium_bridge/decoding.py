@@ -16,11 +16,16 @@ def job_from_dict(value: object) -> wire.Job:
     Raises:
         BridgeError: ``BAD_JOB`` if a key is missing or unknown or has another type, at any depth.
     """
-    types_by_name = {field.default: cls for cls in get_args(wire.Job) for field in fields(cls) if field.name == "type"}
+    classes: dict[str, type[wire.Job]] = {_type_of(cls): cls for cls in get_args(wire.Job)}
     kind = value.get("type") if isinstance(value, dict) else None
-    if not isinstance(kind, str) or kind not in types_by_name:
-        raise BridgeError("BAD_JOB", f"job.type: expected one of {', '.join(types_by_name)}, got {kind!r}")
-    return from_dict(types_by_name[kind], value)
+    if not isinstance(kind, str) or kind not in classes:
+        raise BridgeError("BAD_JOB", f"job.type: expected one of {', '.join(classes)}, got {kind!r}")
+    return from_dict(classes[kind], value)
+
+
+def _type_of(cls: type[Any]) -> str:
+    (kind,) = get_args(get_type_hints(cls)["type"])
+    return kind
 
 
 def from_dict(cls: type[T], value: object, path: str = "job") -> T:

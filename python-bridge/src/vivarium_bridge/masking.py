@@ -41,15 +41,7 @@ def tokenise_segments(segments: Sequence[Segment], encode: Encode) -> TokenRow:
         targets += [segment.is_target] * len(piece)
     if ids != encode("".join(segment.text for segment in segments)):
         raise ValueError("the tokens change where prompt and answer meet: does an answer start with white space?")
-    return check_targets(TokenRow(ids, targets))
-
-
-def check_targets(row: TokenRow) -> TokenRow:
-    """Return the row if something can be trained on it.
-
-    Raises:
-        ValueError: If no token is a target, or the first one is, which nothing predicts.
-    """
+    row = TokenRow(ids, targets)
     if row.n_targets == 0:
         raise ValueError("no target token: the row would train on nothing")
     if row.targets[0]:

@@ -10,7 +10,7 @@ from .adapter import build_adapter, check_shape, scalings
 from .cancel import Cancellation
 from .channel import Channel
 from .checkpoint import remove_other_checkpoints, save_checkpoint, verify_checkpoint
-from .dataset import data_ready, load_rows
+from .dataset import cut_rows, data_ready, load_rows
 from .errors import BridgeError
 from .files import remove_partials
 from .loop import Loop, StepStats, check_finite
@@ -48,9 +48,10 @@ def run_train(job: wire.TrainJob, channel: Channel, cancellation: Cancellation) 
     check_shape(job.lora, config)
     tokenizer = load_tokenizer(job.base_model_dir)
     render = renderer(tokenizer, job.chat_template_kwargs)
-    rows = load_rows(job, render, encoder(tokenizer), tokenizer.eos_token, config.max_position_embeddings)
-    data = data_ready(rows)
+    whole_rows = load_rows(Path(job.dataset_file), render, encoder(tokenizer), tokenizer.eos_token)
+    data = data_ready(whole_rows)
     channel.send(data)
+    rows = cut_rows(whole_rows, job.training.max_length, config.max_position_embeddings)
     cancellation.check()
     dtype = getattr(torch, job.training.dtype)
     base = load_base(job.base_model_dir, dtype, pick_device())
