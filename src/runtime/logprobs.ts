@@ -1,5 +1,5 @@
-import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
-import { join } from "node:path";
+import { closeSync, mkdirSync, openSync, renameSync, writeSync } from "node:fs";
+import { basename, join } from "node:path";
 import type { LlamaModel } from "node-llama-cpp";
 import type { LogprobsJob, LogprobsResult } from "../protocol/wire.ts";
 import { BATCH_TOKENS, type Engine, loadModel, openContext, vocabSizeOf } from "./engine.ts";
@@ -8,6 +8,7 @@ import { loadInput, PromptsFile, validateTokenIds } from "./inputs.ts";
 import { createSampler, type RawContext, type RawSampler } from "./internals.ts";
 
 const FLOAT_BYTES = 4;
+const BASE_ID = "base";
 
 /** Writes the log-probabilities of the base and of each adapter for every position of every prompt. */
 export async function runLogprobs(engine: Engine, job: LogprobsJob, cancelled: AbortSignal): Promise<LogprobsResult> {
@@ -15,9 +16,10 @@ export async function runLogprobs(engine: Engine, job: LogprobsJob, cancelled: A
   const model = await loadModel(engine, job.base_gguf);
   const vocabSize = vocabSizeOf(model);
   validatePrompts(prompts, vocabSize, model.trainContextSize);
+  validateIds(job);
   mkdirSync(job.out_dir, { recursive: true });
   const files: LogprobsResult["files"] = [];
-  for (const { id, gguf } of [{ id: "base", gguf: null }, ...job.adapters])
+  for (const { id, gguf } of [{ id: BASE_ID, gguf: null }, ...job.adapters])
     files.push(await scoreOne(engine, model, job, { id, gguf, prompts, vocabSize, cancelled }));
   const positions = prompts.reduce((sum, ids) => sum + ids.length, 0);
   return { type: "logprobs_result", n_positions: positions, vocab_size: vocabSize, files };
@@ -28,6 +30,16 @@ function validatePrompts(prompts: readonly number[][], vocabSize: number, limit:
     validateTokenIds(`Prompt ${index}`, ids, vocabSize);
     if (ids.length > limit)
       throw new EngineFailure("BAD_DATA", `Prompt ${index} has ${ids.length} tokens, expected at most ${limit}`);
+  }
+}
+
+/** Ids become file names: they must not leave the folder, nor write over each other. */
+function validateIds({ adapters }: LogprobsJob): void {
+  const seen = new Set([BASE_ID]);
+  for (const { id } of adapters) {
+    if (basename(id) !== id || seen.has(id))
+      throw new EngineFailure("BAD_JOB", `Adapter id ${JSON.stringify(id)}: expected a new file name`);
+    seen.add(id);
   }
 }
 
@@ -55,7 +67,8 @@ async function scoreOne(
     context_tokens: Math.max(...task.prompts.map((ids) => ids.length)),
   });
   const sampler = createSampler(model, { temperature: 0, seed: 0 });
-  const fd = openSync(path, "w");
+  const partial = `${path}.part`;
+  const fd = openSync(partial, "w");
   let bytes = 0;
   try {
     for await (const row of logprobRows(context.raw, sampler, task)) bytes += writeRow(fd, row);
@@ -63,6 +76,7 @@ async function scoreOne(
     closeSync(fd);
     sampler.dispose();
   }
+  renameSync(partial, path); // whole or not at all
   return { id: task.id, path, bytes };
 }
 

@@ -133,9 +133,11 @@ function explainAdapter({ cosine = 0 }: ParityMetrics, ratio: number): string {
 function explainScale(ratio: number): string {
   if (Math.abs(ratio - 1) < RANK_TOLERANCE) return `as if scaled by ${short(ratio)}, or as if one module differed`;
   const down = RANKS.find((r) => Math.abs(ratio * Math.sqrt(r) - 1) < RANK_TOLERANCE);
-  if (down !== undefined) return `as if scaled by ${short(ratio)} = 1/sqrt(${down})`;
+  if (down !== undefined)
+    return `as if scaled by 1/sqrt(${down}) = ${short(1 / Math.sqrt(down))}: the norm ratio is ${short(ratio)}`;
   const up = RANKS.find((r) => Math.abs(ratio / Math.sqrt(r) - 1) < RANK_TOLERANCE);
-  if (up !== undefined) return `as if scaled by ${short(ratio)} = sqrt(${up})`;
+  if (up !== undefined)
+    return `as if scaled by sqrt(${up}) = ${short(Math.sqrt(up))}: the norm ratio is ${short(ratio)}`;
   return `as if scaled by ${short(ratio)}`;
 }
 

@@ -54,10 +54,14 @@ describe("mistakes are refused, by the name of the nearest one", () => {
   const wrong: [string, Partial<ParityMetrics>, string][] = [
     [
       "rsLoRA lost",
-      { rel: 0.82, norm_ratio: 0.1768, cosine: 0.999, kl_mean: 1e-2 },
-      "as if scaled by 0.177 = 1/sqrt(32)",
+      { rel: 0.82, norm_ratio: 0.181, cosine: 0.999, kl_mean: 1e-2 },
+      "as if scaled by 1/sqrt(32) = 0.177: the norm ratio is 0.181",
     ],
-    ["rsLoRA twice", { rel: 4.7, norm_ratio: 5.7, cosine: 0.99, kl_mean: 1 }, "as if scaled by 5.7 = sqrt(32)"],
+    [
+      "rsLoRA twice",
+      { rel: 4.7, norm_ratio: 5.7, cosine: 0.99, kl_mean: 1 },
+      "as if scaled by sqrt(32) = 5.66: the norm ratio is 5.7",
+    ],
     ["another scale", { rel: 0.3, norm_ratio: 1.3, cosine: 0.999, kl_mean: 1e-3 }, "as if scaled by 1.3"],
     [
       "a scale off by 1 %",
