@@ -123,9 +123,15 @@ describe("a block that cannot be sampled as asked is refused", () => {
     const refuse = (prompt_ids: number[], seeds: number[]) => () =>
       validateBlocks([{ key: "k", prompt_ids, seeds }], bench.sampleJob([]), { vocab_size: 400, context_tokens: 128 });
     expect(refuse([399], [0, 0xffff_fffe])).not.toThrow();
-    expect(refuse([399], [0, 0xffff_ffff])).toThrowErrorMatchingInlineSnapshot(`[EngineFailure: Block k: expected seeds of at most 4294967294, got 4294967295]`); // it means "any seed"
-    expect(refuse([1, 400], [0])).toThrowErrorMatchingInlineSnapshot(`[EngineFailure: Block k: token id 400 is outside the vocabulary of 400]`);
-    expect(refuse([1], Array(257).fill(0))).toThrowErrorMatchingInlineSnapshot(`[EngineFailure: Block k has 257 seeds, expected at most 256]`);
+    expect(refuse([399], [0, 0xffff_ffff])).toThrowErrorMatchingInlineSnapshot(
+      `[EngineFailure: Block k: expected seeds of at most 4294967294, got 4294967295]`,
+    ); // it means "any seed"
+    expect(refuse([1, 400], [0])).toThrowErrorMatchingInlineSnapshot(
+      `[EngineFailure: Block k: token id 400 is outside the vocabulary of 400]`,
+    );
+    expect(refuse([1], Array(257).fill(0))).toThrowErrorMatchingInlineSnapshot(
+      `[EngineFailure: Block k has 257 seeds, expected at most 256]`,
+    );
   });
 
   test("when the adapter is missing, or is for another model", async () => {
