@@ -119,21 +119,23 @@ function parseEvent(line: string): ChildEvent {
       facts: { line: line.slice(0, 200) },
     });
   }
+  checkSchema(value);
   const parsed = ChildEvent.safeParse(value);
   if (parsed.success) return parsed.data;
-  const hint = isMismatch(value) ? { hint: MISMATCH_HINT } : {};
   throw new DriverError("BRIDGE_PROTOCOL", `Malformed event:\n${z.prettifyError(parsed.error)}`, {
-    ...hint,
     cause: parsed.error,
     facts: { line: line.slice(0, 200) },
   });
 }
 
-const MISMATCH_HINT = "Run `npm run gen:protocol`, then build again: driver and child must come from one checkout.";
-
-function isMismatch(value: unknown): boolean {
+/** Done before the event is parsed: a greeting of another schema may look different. */
+function checkSchema(value: unknown): void {
   const hello = value as { type?: unknown; schema_sha256?: unknown } | null;
-  return hello?.type === "hello" && hello.schema_sha256 !== SCHEMA_SHA256;
+  if (hello?.type !== "hello" || hello.schema_sha256 === SCHEMA_SHA256) return;
+  throw new DriverError("BRIDGE_MISMATCH", "The child process was generated from another wire schema", {
+    hint: "Run `npm run gen:protocol`, then build again: driver and child must come from one checkout.",
+    facts: { driver: SCHEMA_SHA256, child: hello.schema_sha256 },
+  });
 }
 
 function checkOrder(event: ChildEvent, hello: Hello | undefined, terminal: Terminal | undefined): void {
@@ -141,11 +143,6 @@ function checkOrder(event: ChildEvent, hello: Hello | undefined, terminal: Termi
     throw new DriverError("BRIDGE_PROTOCOL", `Expected nothing after ${terminal.type}, got ${event.type}`);
   if ((hello === undefined) !== (event.type === "hello"))
     throw new DriverError("BRIDGE_PROTOCOL", `Expected ${hello ? "one" : "a"} hello first, got ${event.type}`);
-  if (event.type === "hello" && event.schema_sha256 !== SCHEMA_SHA256)
-    throw new DriverError("BRIDGE_MISMATCH", "The child process was generated from another wire schema", {
-      hint: MISMATCH_HINT,
-      facts: { driver: SCHEMA_SHA256, child: event.schema_sha256 },
-    });
 }
 
 /** @returns undefined for an event that does not end the job */

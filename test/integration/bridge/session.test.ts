@@ -140,6 +140,7 @@ describe("a job that ends well", () => {
 describe("a child that breaks the protocol", () => {
   test.each([
     ["mismatch", `[BRIDGE_MISMATCH: The child process was generated from another wire schema]`],
+    ["foreign", `[BRIDGE_MISMATCH: The child process was generated from another wire schema]`],
     ["no_hello", `[BRIDGE_PROTOCOL: Expected a hello first, got log]`],
     ["hello_twice", `[BRIDGE_PROTOCOL: Expected one hello first, got hello]`],
     ["garbage", `[BRIDGE_PROTOCOL: The event stream holds a line that is not JSON]`],
