@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { Sandbox } from "../helpers/cli.ts";
-import { digestResults, writeSmallExperiment } from "../helpers/experiment.ts";
+import { comparableResults, writeSmallExperiment } from "../helpers/experiment.ts";
 import { runAndKill, type Victim } from "../helpers/kill.ts";
 
 const linux = existsSync("/proc/self/stat");
@@ -23,7 +23,7 @@ describe("kill -9 anywhere, run again: the same result as undisturbed", { timeou
     }
     const last = await rough.run(...args);
     expect(last.code, last.stderr).toBe(0);
-    expect(comparable(rough)).toEqual(comparable(calm));
+    expect(comparableResults(rough)).toEqual(comparableResults(calm));
   });
 
   test("Ctrl-C stops in order, with 130, and the next run goes on", async () => {
@@ -42,9 +42,3 @@ describe("kill -9 anywhere, run again: the same result as undisturbed", { timeou
     expect(again.stderr).toMatch(/stage nano: done already/);
   });
 });
-
-/** Results by path, less what names the folder: file hashes are remembered by absolute path. */
-function comparable(sandbox: Sandbox): Record<string, string> {
-  const digests = digestResults(sandbox.dir);
-  return Object.fromEntries(Object.entries(digests).filter(([path]) => !path.startsWith("home/hashes")));
-}

@@ -45,6 +45,12 @@ export function digestResults(dir: string): Record<string, string> {
   return Object.fromEntries(files.sort().map((file) => [relative(".", file), digest(join(dir, file))]));
 }
 
+/** The same without what names the folder: file hashes are remembered by absolute path. */
+export function comparableResults(sandbox: Sandbox): Record<string, string> {
+  const digests = digestResults(sandbox.dir);
+  return Object.fromEntries(Object.entries(digests).filter(([path]) => !path.startsWith("home/hashes")));
+}
+
 function digest(path: string): string {
   const data = readFileSync(path);
   const text = path.endsWith("metrics.jsonl") ? withoutMeasured(data.toString()) : data;
