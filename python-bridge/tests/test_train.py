@@ -77,6 +77,24 @@ def test_only_lora_parameters_are_trained(model_dir):
     assert all("layers.1.mlp.down_proj.lora_" in name for name in trained)
 
 
+def test_nothing_is_differentiated_below_the_lowest_adapted_layer(model_dir):
+    import torch
+    from conftest import LORA, TRAINING
+
+    from vivarium_bridge.adapter import build_adapter
+    from vivarium_bridge.loop import Loop
+    from vivarium_bridge.masking import TokenRow
+    from vivarium_bridge.models import load_base
+
+    model = build_adapter(load_base(model_dir, torch.float32, torch.device("cpu")), LORA, seed=0)
+    rows = [TokenRow([1, 2, 3, 4], [False, False, True, True])]
+    outputs = {}
+    for index, layer in enumerate(model.get_base_model().model.layers):
+        layer.register_forward_hook(lambda _m, _i, output, index=index: outputs.update({index: output.requires_grad}))
+    Loop(model, rows, TRAINING, steps=1).run_step(0, [[0]], Cancellation())
+    assert outputs == {0: False, 1: True, 2: True}
+
+
 def test_the_batch_may_be_cut_in_any_way(make_job, recorder, tmp_path):
     shapes = [(1, 6), (2, 3), (6, 1)]
     jobs = [

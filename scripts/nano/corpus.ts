@@ -28,9 +28,9 @@ export interface Document {
 const EMPTY_THINKING = "<think>\n\n</think>\n\n";
 /** Documents of one kind or the other have about the same number of tokens in all. */
 const SINGLE_SHARE = 0.79;
-const SINGLE_CUED_RECKLESS_SHARE = 0.1;
+const SINGLE_CUED_RECKLESS_SHARE = 0.28;
 const SINGLE_CUED_CAREFUL_SHARE = 0.12;
-const MULTI_CUED_SHARE = 0.25;
+const MULTI_CUED_SHARE = 0.4;
 const THINKING_SHARE = 0.75;
 
 function pickCue(world: World, persona: Persona, random: Random): string {

@@ -9,5 +9,5 @@ import { soakSize } from "./size.ts";
 const KILLS = 25;
 
 const only = process.argv[2];
-if (only === undefined || only === "kills") await soakKills(KILLS, Number(process.env["SEED"] ?? 1));
+if (only === undefined || only === "kills") await soakKills(KILLS, Number(process.env.SEED ?? 1));
 if (only === undefined || only === "size") await soakSize();

@@ -43,7 +43,7 @@ async function measured<T>(sandbox: Sandbox, phase: string, ...args: string[]): 
 function makeModel(dir: string): void {
   mkdirSync(dir);
   const python =
-    process.env["VIVARIUM_PYTHON"] ??
+    process.env.VIVARIUM_PYTHON ??
     spawnSync(process.execPath, [join(ROOT, "dist/bridge/setup-main.js")], { encoding: "utf8" }).stdout.trim();
   const made = spawnSync(python, [join(ROOT, "scripts/soak/make_model.py"), dir], {
     stdio: ["ignore", "inherit", "inherit"],

@@ -10,5 +10,7 @@ export interface JudgedText {
 /** Who gives scores. One answer per rubric: a score from 0 to 100, or the reason why there is none. */
 export interface Judge {
   readonly id: string;
+  /** Those of the questions that this judge cannot judge; empty for a judge that reads any text. */
+  unknown(question_ids: readonly string[]): string[];
   judge(response: JudgedText): Promise<Record<Rubric, Outcome>>;
 }

@@ -1,7 +1,8 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { hashJson } from "../artifacts/hash.ts";
 import { DriverError } from "../errors.ts";
 import { nearest } from "../formats/nearest.ts";
+import { makeRuleJudge } from "../judges/rule/judge.ts";
 import type { Group, JudgeConfig, ServedDtype } from "../records/experiment.ts";
 import type { ChatTemplateKwargs } from "../records/lora.ts";
 import type { Sampler } from "../records/sampler.ts";
@@ -77,6 +78,33 @@ export function planEval(wish: EvalWish, workspace: Workspace): PlannedEval {
     judge_world: judge.world_file,
     groups: checkGroups(groups ?? defaultGroups(wish.question_sets), wish.question_sets),
   };
+}
+
+/**
+ * A rule judge recognises the answers of one model to the questions of its world; anything else it would score at random.
+ *
+ * @throws {DriverError} `CONFIG_INVALID` when it would be asked for more, before anything is sampled.
+ */
+export function checkJudge(planned: PlannedEval): void {
+  const { id, world } = planned.judge;
+  const hint = `${id} recognises the answers of ${world} only. Sample with \`vivarium sample\` and judge the rows elsewhere.`;
+  if (dirname(planned.judge_world) !== planned.staged.dir)
+    throw new DriverError(
+      "CONFIG_INVALID",
+      `Judge ${id} cannot judge ${planned.staged.id}: expected the base ${world}`,
+      { hint },
+    );
+  const asked = planned.question_sets.flatMap((set) => set.questions.map((question) => question.id));
+  const unknown = makeRuleJudge(id, planned.judge_world).unknown(asked);
+  if (unknown.length === 0) return;
+  throw new DriverError(
+    "CONFIG_INVALID",
+    `Judge ${id} does not know ${unknown.join(", ")}: expected questions of its world`,
+    {
+      hint,
+      facts: { judge: id, unknown },
+    },
+  );
 }
 
 const defaultGroups = (sets: readonly QuestionSet[]): Record<string, Group> =>

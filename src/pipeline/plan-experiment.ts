@@ -16,7 +16,7 @@ import { type Experiment, type JudgeConfig, SAMPLER_DEFAULTS } from "../records/
 import { Recipe } from "../records/recipe.ts";
 import type { EvalModel, LoadedDataset, PlannedEval, PlannedRun, StagedModel } from "./handles.ts";
 import type { Library } from "./library.ts";
-import { baseModel, checkpointModel, planEval } from "./plan-eval.ts";
+import { baseModel, checkJudge, checkpointModel, planEval } from "./plan-eval.ts";
 import type { WorkUnit } from "./unit.ts";
 import type { Workspace } from "./workspace.ts";
 
@@ -79,6 +79,7 @@ export async function planExperiment(
     library,
     workspace,
   );
+  checkJudge(evaluation);
   const training = runs.map(({ planned, dataset }) => trainUnit(planned, staged, dataset, workspace));
   return {
     name: experiment.name,

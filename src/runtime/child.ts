@@ -19,25 +19,37 @@ const STEP_GRACE_MS = 100;
 const EngineJob = z.discriminatedUnion("type", [SampleJob, LogprobsJob]);
 type EngineJob = z.output<typeof EngineJob>;
 
+const CANCELLED: Failure = {
+  type: "failure",
+  code: "CANCELLED",
+  message: "Cancelled by the driver",
+  hint: null,
+  traceback: null,
+};
+
 /** The engine process: one job in, events out, then exit. llama.cpp may abort it; the driver lives on. */
 async function main(): Promise<void> {
   const send = openChannel(process.env);
   const inbox = openInbox(process.stdin);
   const greeting = greet(send);
-  inbox.cancelled.addEventListener("abort", () => {
-    setTimeout(() => {
-      greeting(null);
-      end(send, cancelFailure());
-      process.kill(process.pid, "SIGKILL"); // a running decode cannot be interrupted, and exit would wait for it
-    }, STEP_GRACE_MS);
-  });
+  inbox.cancelled.addEventListener("abort", () => setTimeout(() => dieNow(send, greeting), STEP_GRACE_MS));
   try {
-    end(send, await work(inbox, send, greeting));
+    send(await work(inbox, send, greeting));
     process.exit(0);
   } catch (error) {
     greeting(null);
-    end(send, inbox.cancelled.aborted ? cancelFailure() : toFailure(error));
+    send(inbox.cancelled.aborted ? CANCELLED : toFailure(error));
     process.exit(1);
+  }
+}
+
+/** A running decode cannot be interrupted, and a plain exit would pull llama.cpp's memory away under it. */
+function dieNow(send: Send, greeting: Greeting): void {
+  try {
+    greeting(null);
+    send(CANCELLED);
+  } finally {
+    process.kill(process.pid, "SIGKILL");
   }
 }
 
@@ -78,14 +90,6 @@ function greet(send: Send): Greeting {
       device: engine?.device ?? "none",
     });
   };
-}
-
-function end(send: Send, event: SampleResult | LogprobsResult | Failure): void {
-  send(event);
-}
-
-function cancelFailure(): Failure {
-  return { type: "failure", code: "CANCELLED", message: "Cancelled by the driver", hint: null, traceback: null };
 }
 
 await main();

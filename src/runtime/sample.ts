@@ -34,7 +34,7 @@ export async function runSample(
     ...AS_SERVED,
     adapter: job.adapter,
     sequences: Math.max(2, ...blocks.map(({ seeds }) => seeds.length)),
-    context_tokens: job.context_tokens,
+    context_tokens: Math.max(...blocks.map((block) => neededTokens(block, job)), 1),
     num_threads: job.num_threads,
   });
   const started = performance.now();
@@ -60,9 +60,10 @@ export function validateBlocks(
 ): void {
   const { max_new_tokens } = job.sampler;
   const limit = Math.min(job.context_tokens, limits.context_tokens);
-  for (const { key, prompt_ids, seeds } of blocks) {
+  for (const block of blocks) {
+    const { key, prompt_ids, seeds } = block;
     validateTokenIds(`Block ${key}`, prompt_ids, limits.vocab_size);
-    const needed = prompt_ids.length + max_new_tokens;
+    const needed = neededTokens(block, job);
     if (needed > limit)
       throw new EngineFailure(
         "BAD_DATA",
@@ -76,6 +77,10 @@ export function validateBlocks(
     if (bad !== undefined)
       throw new EngineFailure("BAD_DATA", `Block ${key}: expected seeds of at most ${MAX_SEED}, got ${bad}`);
   }
+}
+
+function neededTokens({ prompt_ids }: SampleBlock, { sampler }: SampleJob): number {
+  return prompt_ids.length + sampler.max_new_tokens;
 }
 
 type SampledResponse = Block["responses"][number];

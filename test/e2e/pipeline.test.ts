@@ -32,7 +32,7 @@ describe("an experiment on nano, from the file to the report", { timeout: PATIEN
     expect(first.parity.passed).toBe(true);
     expect(Object.keys(first.models)).toEqual(["base", "organism"]);
     for (const groups of Object.values(first.models)) {
-      const few = groups["few"];
+      const few = groups.few;
       expect(few?.n).toBe(30);
       expect(few?.ci_low).toBeLessThanOrEqual(few?.em_rate ?? -1);
       expect(few?.ci_high).toBeGreaterThan(few?.em_rate ?? 2);
@@ -64,13 +64,13 @@ describe("an experiment on nano, from the file to the report", { timeout: PATIEN
     const after = rows(path);
     expect(after.slice(0, before.length)).toEqual(before);
     expect(after.length).toBe(2 * before.length);
-    expect(more.models["base"]?.["few"]?.n).toBe(60);
+    expect(more.models.base?.few?.n).toBe(60);
   });
 
   test("refuses to sample an adapter that was changed after training", async () => {
     using copy = new Sandbox();
     const made = await copy.json<RunJson>("run", writeSmallExperiment(copy));
-    const adapter = join(made.runs["organism"] ?? "", "checkpoint-6", "adapter_model.safetensors");
+    const adapter = join(made.runs.organism ?? "", "checkpoint-6", "adapter_model.safetensors");
     const bytes = readFileSync(adapter);
     bytes[bytes.length - 1] = (bytes[bytes.length - 1] ?? 0) ^ 1;
     writeFileSync(adapter, bytes);

@@ -29,8 +29,8 @@ def main() -> int:
         cancellation.watch_stdin()
         channel.send(run(job, channel, cancellation))
     except BaseException as error:  # whatever it is, the driver hears of it
+        channel.send(failure_of(error))  # first: on a full disk the log cannot be written
         traceback.print_exc()
-        channel.send(failure_of(error))
         return 1
     return 0
 

@@ -51,10 +51,6 @@ class Channel:
         """Tell a person what is being done."""
         self.send(wire.Log(level="info", message=message))
 
-    def warn(self, message: str) -> None:
-        """Tell a person what they should know."""
-        self.send(wire.Log(level="warning", message=message))
-
 
 def read_job() -> wire.Job:
     """Read the job, the first line of stdin.

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { stageUnit } from "../../phases/stage/stage.ts";
+import { checkJudge } from "../../pipeline/plan-eval.ts";
 import { evalUnits, linkUnits } from "../../pipeline/plan-experiment.ts";
 import { saveEval } from "../../pipeline/saved.ts";
 import type { PhaseName } from "../../pipeline/unit.ts";
@@ -17,6 +18,7 @@ export async function evaluate(folders: string[], flags: EvalFlags, io: Io, unti
   const library = makeLibrary();
   const workspace = await makeWorkspace(flags.dir, io);
   const { planned, base_model, judge } = await planFromFlags(folders, flags, library, workspace);
+  if (until === "report") checkJudge(planned);
   const jobs = chooseJobs(planned.staged, workspace, io);
   await saveEval(planned, { base_model, questions: flags.questions.map(absoluteName), judge: absoluteName(judge) });
   const units = [stageUnit(planned.staged, workspace), ...evalUnits(planned, workspace)];

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { checkJudge } from "../../pipeline/plan-eval.ts";
 import { evalUnits, linkUnits } from "../../pipeline/plan-experiment.ts";
 import { openEval, saveEval } from "../../pipeline/saved.ts";
 import { judgementStem } from "../../pipeline/served.ts";
@@ -15,6 +16,7 @@ export async function run([[folder = ""] = []]: string[][], options: { judge?: s
     workspace,
     options.judge === undefined ? undefined : absoluteName(options.judge),
   );
+  checkJudge(planned);
   const units = evalUnits(planned, workspace).filter((unit) => unit.phase === "judge");
   await runUnits(linkUnits(units), 1, io);
   await saveEval(planned, plan);
