@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, mkdirSync, mkdtempSync, openSync, readSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { diskError } from "../artifacts/atomic.ts";
 
 /** What a failed child's last words are cut to: enough for a traceback, little enough for a terminal. */
 const TAIL_LINES = 40;
@@ -22,8 +23,18 @@ export interface ChildLogs {
  *
  * The child gets the files themselves, not pipes: nothing that it prints can block it, and it can still write when the
  * driver is dead.
+ *
+ * @throws {DriverError} `DISK_FULL`
  */
 export function openLogs(dir: string | undefined, name: string): ChildLogs {
+  try {
+    return open(dir, name);
+  } catch (cause) {
+    throw diskError(cause, dir ?? tmpdir());
+  }
+}
+
+function open(dir: string | undefined, name: string): ChildLogs {
   const folder = dir ?? mkdtempSync(join(tmpdir(), "vivarium-"));
   mkdirSync(folder, { recursive: true });
   const stderr_path = join(folder, `${name}.stderr.log`);
