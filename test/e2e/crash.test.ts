@@ -39,6 +39,6 @@ describe("kill -9 anywhere, run again: the same result as undisturbed", { timeou
     expect(stderr).toContain("CANCELLED: Cancelled; finished work is kept");
     const again = await sandbox.run("run", sandbox.path("small-10.yaml"));
     expect(again.code, again.stderr).toBe(0);
-    expect(again.stderr).toMatch(/stage nano: done already/);
+    expect(again.stderr).toMatch(/done already: stage nano/);
   });
 });

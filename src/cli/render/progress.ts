@@ -44,6 +44,7 @@ export function progressPrinter({ stream, json }: ProgressOptions): (event: Pipe
   const watches = new Map<string, Watch>();
   const live = stream.isTTY === true && !json;
   let shown = "";
+  let skipped: string[] = [];
   const line = (text: string) => {
     stream.write(live && shown !== "" ? `\r\u001b[2K${text}\n${shown}` : `${text}\n`);
   };
@@ -62,9 +63,14 @@ export function progressPrinter({ stream, json }: ProgressOptions): (event: Pipe
     }
     const now = performance.now();
     const { key } = event.unit;
+    if (event.type !== "skipped" && skipped.length > 0) {
+      line(`${pc.dim("=")} done already: ${summarise(skipped)}`);
+      skipped = [];
+    }
     switch (event.type) {
       case "skipped":
-        return line(`${pc.dim("=")} ${key}: done already`);
+        skipped.push(key);
+        return;
       case "started":
         watches.set(key, { started_ms: now, printed_ms: now, first: undefined });
         return line(`${pc.cyan(">")} ${key}: ${event.unit.summary}`);
@@ -88,6 +94,13 @@ export function progressPrinter({ stream, json }: ProgressOptions): (event: Pipe
       }
     }
   };
+}
+
+/** The first few names and how many more there are. */
+function summarise(names: readonly string[]): string {
+  const most = 4;
+  const more = names.length - most;
+  return more > 0 ? `${names.slice(0, most).join(", ")} and ${more} more` : names.join(", ");
 }
 
 function eventJson(event: PipelineEvent): Record<string, unknown> {
