@@ -131,7 +131,7 @@ JOB = wire.TrainJob(
         (("num_threads",), 1.0, "job.num_threads: expected int, got float 1.0"),
         (("training", "learning_rate"), "1e-4", "job.training.learning_rate: expected float, got str '1e-4'"),
         (("training", "optim"), "adam", "job.training.optim: expected 'adamw_torch' | 'sgd', got str 'adam'"),
-        (("training", "max_length"), "x", "job.training.max_length: expected int | NoneType, got str 'x'"),
+        (("training", "max_length"), "x", "job.training.max_length: expected int | null, got str 'x'"),
         (("lora", "layers_to_transform"), [0, None], "job.lora.layers_to_transform[1]: expected int, got null"),
         (("lora", "rank_pattern"), {"q": "8"}, "job.lora.rank_pattern.q: expected int, got str '8'"),
         (("lora",), None, "job.lora: expected LoraShape, got null"),

@@ -76,29 +76,35 @@ def _decode(hint: Any, value: object, path: str) -> Any:
 
 
 def _decode_union(options: tuple[Any, ...], value: object, path: str) -> Any:
-    """The first option that takes the value; if none does, the complaint of the one that is closest."""
-    complaints: list[BridgeError] = []
+    """The options of one union differ in the JSON kind of their values, so that decides."""
     for option in options:
-        try:
+        if _is_kind(option, value):
             return _decode(option, value, path)
-        except BridgeError as complaint:
-            complaints.append(complaint)
-    deepest = max(complaints, key=lambda complaint: len(complaint.message.split(":")[0]))
-    if deepest.message.split(":")[0] != path:
-        raise deepest
     raise _mismatch(path, " | ".join(_name(option) for option in options), value)
 
 
 def _decode_scalar(hint: Any, value: object, path: str) -> Any:
-    """A JSON integer is a number too and stays an int: a template would print 1.0 for 1 otherwise."""
-    accepted = (int, float) if hint is float else hint
-    if isinstance(value, accepted) and not (isinstance(value, bool) and hint is not bool):
+    if _is_kind(hint, value):
         return value
     raise _mismatch(path, _name(hint), value)
 
 
+def _is_kind(hint: Any, value: object) -> bool:
+    """Whether a value is of the JSON kind of a type.
+
+    An integer is a number too and stays an int: a template would print 1.0 for 1 otherwise.
+    """
+    kind = get_origin(hint) or hint
+    if is_dataclass(kind):
+        return isinstance(value, dict)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
 def _name(hint: Any) -> str:
-    return getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
+    kind = get_origin(hint) or hint
+    return "null" if kind is types.NoneType else kind.__name__
 
 
 def _mismatch(path: str, expected: str, value: object) -> BridgeError:
