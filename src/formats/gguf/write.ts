@@ -95,7 +95,10 @@ class Sink {
 
 async function writeBody(sink: Sink, metadata: Metadata, tensors: readonly GgufTensor[]): Promise<void> {
   const header = [Buffer.from(MAGIC), uint(VERSION, 4), uint(tensors.length, 8), uint(metadata.size, 8)];
-  for (const [key, value] of metadata) header.push(string(key), ...encodeValue(value));
+  for (const [key, value] of metadata) {
+    header.push(string(key));
+    for (const part of encodeValue(value)) header.push(part); // not a spread: a vocabulary exceeds the argument limit
+  }
   let offset = 0;
   for (const { name, ne, type } of tensors) {
     const dimensions = ne.map((n) => uint(n, 8));

@@ -163,3 +163,11 @@ describe("writeGguf", () => {
     expect(existsSync(`${file}.part`)).toBe(false);
   });
 });
+
+test("writes and reads a vocabulary of Qwen's size", async () => {
+  using dir = tempDir();
+  const file = `${dir.path}/vocabulary.gguf`;
+  const value = Array.from({ length: 151_936 }, (_, i) => `token ${i}`);
+  await writeGguf(file, new Map([["tokens", { type: "array", of: "string", value }]]), []);
+  expect(readGguf(file).metadata.get("tokens")?.value).toEqual(value);
+});
