@@ -50,15 +50,15 @@ async function check(name, command, args, options) {
 
 async function staticChecks() {
   const bridge = join(root, "python-bridge");
-  const scripts = join(root, "scripts", "nano");
+  const ruff = [bridge, join(root, "scripts"), join(root, "test")];
   await Promise.all([
     check("lint and format", node, [bin("@biomejs/biome", "bin/biome"), "check", "."]),
     check("types", node, [bin("typescript", "bin/tsc"), "-p", "."]),
     check("generated protocol in step", node, ["--import", "tsx", "scripts/gen-protocol.ts", "--check"]),
   ]);
   await Promise.all([
-    check("Python lint", python, ["-m", "ruff", "check", bridge, scripts]),
-    check("Python format", python, ["-m", "ruff", "format", "--check", bridge, scripts]),
+    check("Python lint", python, ["-m", "ruff", "check", ...ruff]),
+    check("Python format", python, ["-m", "ruff", "format", "--check", ...ruff]),
     check("Python types", node, [bin("pyright", "index.js"), "--pythonpath", python, "-p", bridge]),
   ]);
 }
