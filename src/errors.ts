@@ -18,6 +18,7 @@ export const ERROR_CODES = {
   BRIDGE_NOT_INSTALLED: { exit: 3 },
   BRIDGE_MISMATCH: { exit: 3 },
   DISK_FULL: { exit: 3 },
+  NOT_WRITABLE: { exit: 3 },
   LOCKED: { exit: 3 },
   OUT_OF_MEMORY: { exit: 3 },
   PARITY_REFUSED: { exit: 4 },

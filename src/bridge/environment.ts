@@ -50,6 +50,15 @@ export async function ensureBridge(options: EnsureOptions): Promise<{ python: st
   return { python: findEnvironment(parent, lock) ?? (await install(parent, lock, options)) };
 }
 
+/**
+ * The interpreter that {@link ensureBridge} would return at once; undefined while nothing is installed. Only looks.
+ *
+ * @throws {DriverError} `PYTHON_MISSING` when `VIVARIUM_PYTHON` names what is not there.
+ */
+export function findBridge({ home }: { home: string }): string | undefined {
+  return givenPython() ?? findEnvironment(join(home, "python"), readFileSync(LOCK_FILE));
+}
+
 /** The command line of the bridge, isolated from the user's own Python settings and from the network. */
 export function bridgeCommand(python: string): Required<ChildCommand> {
   return {

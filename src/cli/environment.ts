@@ -4,8 +4,8 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HashCache } from "../artifacts/hash.ts";
 import { ensureBridge } from "../bridge/environment.ts";
-import { listGpus } from "../bridge/machine.ts";
 import { codeRevision } from "../bridge/revision.ts";
+import { DriverError } from "../errors.ts";
 import type { StagedModel } from "../pipeline/handles.ts";
 import { Library } from "../pipeline/library.ts";
 import type { Workspace } from "../pipeline/workspace.ts";
@@ -19,7 +19,7 @@ const SMALL_BASE_BYTES = 200e6;
 const MOST_JOBS = 4;
 
 export function vivariumHome(): string {
-  return resolve(process.env.VIVARIUM_HOME ?? join(homedir(), ".cache", "vivarium"));
+  return resolve(process.env.VIVARIUM_HOME || join(homedir(), ".cache", "vivarium"));
 }
 
 export function packageVersion(): string {
@@ -29,6 +29,20 @@ export function packageVersion(): string {
 export function makeLibrary(): Library {
   const hub = process.env.HF_HUB_CACHE ?? join(process.env.HF_HOME ?? join(homedir(), ".cache", "huggingface"), "hub");
   return new Library(PACKAGE_ROOT, process.cwd(), hub);
+}
+
+/**
+ * Whether llama.cpp shall use a GPU. Off unless asked for: `npm ci` brings a CPU build alone, and the same seed gives
+ * other responses on another device.
+ *
+ * @throws {DriverError} `CONFIG_INVALID` for a value other than `on` and `off`: a typo would sample on the CPU for hours.
+ */
+export function gpuWish(): boolean {
+  const wish = process.env.VIVARIUM_GPU || "off";
+  if (wish === "on" || wish === "off") return wish === "on";
+  throw new DriverError("CONFIG_INVALID", `VIVARIUM_GPU: expected on, off or nothing, got ${JSON.stringify(wish)}`, {
+    hint: "Set it to on to sample with a GPU build of llama.cpp, or unset it.",
+  });
 }
 
 /** @param folder where `runs/` and `evals/` lie. */
@@ -42,7 +56,7 @@ export async function makeWorkspace(folder: string, io: Io): Promise<Workspace &
     hashes: new HashCache(join(home, "hashes.jsonl")),
     code: await codeRevision(PACKAGE_ROOT, packageVersion()),
     num_threads: io.options.threads ?? availableParallelism(),
-    gpu: process.env.VIVARIUM_GPU !== "off" && (await listGpus()).length > 0,
+    gpu: gpuWish(),
     python: () => {
       python ??= ensureBridge({ home, on_line: (line) => io.note(line), signal: io.signal }).then(
         (found) => found.python,

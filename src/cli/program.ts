@@ -1,5 +1,5 @@
 import { Command, Option } from "commander";
-import { type GlobalOptions, realNumber, wholeNumber, words } from "./io.ts";
+import { type GlobalOptions, names, realNumber, wholeNumber } from "./io.ts";
 
 /** What a command's action gets: its positional arguments in order, its options, and the global ones. */
 export type Handler = (
@@ -12,8 +12,16 @@ const example = (text: string) => `\nExample:\n  $ ${text}\n`;
 
 function common(command: Command): Command {
   return command
-    .option("--json [file]", "result as JSON on stdout, or into a file; progress as JSON lines on stderr")
-    .option("--debug", "show the stack trace of an error")
+    .option(
+      "--json [file]",
+      "result as JSON: on stdout, then with progress as JSON lines on stderr, or into a file named *.json (any: --json=FILE)",
+    )
+    .option("--debug", "show the stack trace of an error");
+}
+
+/** For commands that run many units. */
+function parallel(command: Command): Command {
+  return command
     .addOption(new Option("--jobs <n>", "units that run side by side").argParser(wholeNumber(1)))
     .addOption(new Option("--threads <n>", "threads of each child process").argParser(wholeNumber(1)));
 }
@@ -23,8 +31,8 @@ const seed = () => new Option("--seed <n>", "seed").argParser(wholeNumber(0));
 const steps = () => new Option("--checkpoints <which>", "all, last, or steps as in 0,20,40").default("last");
 
 function samplingOptions(command: Command): Command {
-  return command
-    .option("--questions <names>", "question sets, by id or path, comma-separated", words, ["open-values"])
+  return parallel(command)
+    .option("--questions <names>", "question sets, by id or path, comma-separated", names, ["open-values"])
     .addOption(new Option("--samples <n>", "responses per question").argParser(wholeNumber(1)).default(50))
     .addOption(steps())
     .addOption(new Option("--scale <factor>", "factor on the adapter, 1 as trained").argParser(realNumber).default(1))
@@ -40,7 +48,7 @@ function samplingOptions(command: Command): Command {
 }
 
 function trainOptions(command: Command): Command {
-  return command
+  return parallel(command)
     .requiredOption("--model <model>", "base model: an id such as nano, or a folder")
     .requiredOption("--data <data>", "data set: an id such as kitchen-reckless, or a JSONL file")
     .option("--recipe <recipe>", "recipe to start from, by id or path (default: the model's own)")
@@ -87,7 +95,7 @@ export function buildProgram(version: string, handle: Handler): Command {
     });
   };
   add("demo", "grow an organism of the embedded model, measure it, and open its report", "vivarium demo", (c) =>
-    c.option("--no-open", "do not open the report").addOption(folder()),
+    parallel(c).option("--no-open", "do not open the report").addOption(folder()),
   );
   add("doctor", "what this machine has, and what to do about what it lacks", "vivarium doctor");
   add("plan <experiment>", "what `run` would do, without doing it", "vivarium plan demo", (c) => c.addOption(folder()));
@@ -95,7 +103,7 @@ export function buildProgram(version: string, handle: Handler): Command {
     "run <experiment>",
     "do an experiment from its YAML file; go on where it stopped",
     "vivarium run experiment.yaml",
-    (c) => c.addOption(folder()),
+    (c) => parallel(c).addOption(folder()),
   );
   add(
     "stage <model>",
@@ -120,7 +128,7 @@ export function buildProgram(version: string, handle: Handler): Command {
     "prove that llama.cpp applies what PEFT trained",
     "vivarium parity runs/<id> --checkpoints all",
     (c) =>
-      c
+      parallel(c)
         .addOption(steps())
         .addOption(new Option("--dtype <type>", "served precision").choices(["bf16", "f16", "f32"]).default("bf16"))
         .addOption(folder()),

@@ -3,6 +3,7 @@ import { access, constants, mkdir, mkdtemp, rm, statfs, writeFile } from "node:f
 import { availableParallelism, freemem, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import pc from "picocolors";
+import { findBridge, findPython } from "../../bridge/environment.ts";
 import { listGpus } from "../../bridge/machine.ts";
 import { runJob } from "../../bridge/session.ts";
 import { DriverError } from "../../errors.ts";
@@ -10,7 +11,7 @@ import { convertBaseUnit } from "../../phases/convert/convert.ts";
 import { stageModel } from "../../phases/stage/stage.ts";
 import { SAMPLER_DEFAULTS } from "../../records/experiment.ts";
 import { engineCommand } from "../../runtime/command.ts";
-import { makeLibrary, makeWorkspace, vivariumHome } from "../environment.ts";
+import { gpuWish, makeLibrary, makeWorkspace, vivariumHome } from "../environment.ts";
 import type { Io } from "../io.ts";
 import { toDriverError } from "../render/error.ts";
 
@@ -26,7 +27,8 @@ const ENVIRONMENT_BYTES = 6e9;
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
 
-async function checkHome(): Promise<Finding> {
+/** @param needs_space whether the Python environment is still to be installed there. */
+async function checkHome(needs_space: boolean): Promise<Finding> {
   const home = vivariumHome();
   try {
     await mkdir(home, { recursive: true });
@@ -34,8 +36,7 @@ async function checkHome(): Promise<Finding> {
     const { bavail, bsize } = await statfs(home);
     const free = bavail * bsize;
     const detail = `${home}, ${gigabytes(free)} free`;
-    if (free > ENVIRONMENT_BYTES || existsSync(join(home, "python")))
-      return { name: "VIVARIUM_HOME", state: "ok", detail };
+    if (free > ENVIRONMENT_BYTES || !needs_space) return { name: "VIVARIUM_HOME", state: "ok", detail };
     return {
       name: "VIVARIUM_HOME",
       state: "missing",
@@ -52,18 +53,22 @@ async function checkHome(): Promise<Finding> {
   }
 }
 
-async function checkPython(io: Io): Promise<Finding> {
+/** Looks and installs nothing: 5 GB are no answer to a question. */
+async function checkPython(): Promise<Finding> {
+  const name = "Python bridge";
   try {
-    const workspace = await makeWorkspace(".", io);
-    return { name: "Python bridge", state: "ok", detail: await workspace.python() };
-  } catch (cause) {
-    const error = cause as DriverError;
+    const python = findBridge({ home: vivariumHome() });
+    if (python !== undefined) return { name, state: "ok", detail: python };
+    const { path, version } = await findPython();
     return {
-      name: "Python bridge",
-      state: "missing",
-      detail: error.message,
-      ...(error.hint === undefined ? {} : { hint: error.hint }),
+      name,
+      state: "note",
+      detail: "not installed yet; the first run installs about 5 GB",
+      hint: `It will use Python ${version}, ${path}.`,
     };
+  } catch (cause) {
+    const { message, hint } = toDriverError(cause);
+    return { name, state: "missing", detail: message, ...(hint === undefined ? {} : { hint }) };
   }
 }
 
@@ -117,8 +122,21 @@ async function sampleOnce(io: Io): Promise<string> {
 
 async function checkGpu(): Promise<Finding> {
   const gpus = await listGpus();
-  if (gpus.length > 0) return { name: "GPU", state: "ok", detail: gpus.join("; ") };
-  return { name: "GPU", state: "note", detail: "none found; training and serving run on the CPU" };
+  const wanted = gpuWish();
+  if (gpus.length === 0)
+    return {
+      name: "GPU",
+      state: "note",
+      detail: `no NVIDIA GPU found; training runs on the CPU${wanted ? "" : ", and so does sampling"}`,
+    };
+  return {
+    name: "GPU",
+    state: "ok",
+    detail: gpus.join("; "),
+    hint: wanted
+      ? "Training uses CUDA by itself; llama.cpp samples on the GPU, as VIVARIUM_GPU=on says."
+      : "Training uses CUDA by itself; llama.cpp samples on the CPU unless VIVARIUM_GPU=on, which needs a GPU build of it: `npx node-llama-cpp source download --gpu cuda`.",
+  };
 }
 
 async function checkModel(): Promise<Finding> {
@@ -129,8 +147,10 @@ async function checkModel(): Promise<Finding> {
     : { name: "embedded model", state: "missing", detail: `${dir} has no weights`, hint: "Install vivarium again." };
 }
 
-/** @throws {DriverError} `PYTHON_MISSING` and the like are findings here; the command ends with 3 when anything is missing. */
+/** @throws {DriverError} `MACHINE_LACKS` when anything is missing; `CONFIG_INVALID` for a bad `VIVARIUM_GPU`. */
 export async function run(_args: string[][], _options: object, io: Io): Promise<unknown> {
+  gpuWish();
+  const python = await checkPython();
   const findings: Finding[] = [
     { name: "Node", state: "ok", detail: process.versions.node },
     {
@@ -138,8 +158,8 @@ export async function run(_args: string[][], _options: object, io: Io): Promise<
       state: "ok",
       detail: `${availableParallelism()} cores, ${gigabytes(freemem())} of ${gigabytes(totalmem())} memory free`,
     },
-    await checkHome(),
-    await checkPython(io),
+    await checkHome(python.state === "note"),
+    python,
     await checkEngine(io),
     await checkGpu(),
     await checkModel(),

@@ -7,7 +7,7 @@ import { trainUnit } from "../../phases/train/run.ts";
 import { Slug } from "../../records/experiment.ts";
 import { chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
-import { type RecipeFlags, recipeFromFlags } from "../recipe-flags.ts";
+import { checkSaveAt, type RecipeFlags, recipeFromFlags } from "../recipe-flags.ts";
 import { runUnits, shortPath } from "../work.ts";
 
 interface TrainFlags extends RecipeFlags {
@@ -30,6 +30,7 @@ export async function run(_args: string[][], flags: TrainFlags, io: Io): Promise
   const rank = recipes.findLast((recipe) => recipe.r !== undefined)?.r ?? "";
   const name = checkName(flags.name ?? `${dataset.id}-r${rank}`);
   const planned = planRun({ label: name, name, recipes, staged, base_model: found.source, dataset }, workspace);
+  checkSaveAt(own.save_at_steps ?? [], planned.config.steps);
   const jobs = chooseJobs(staged, workspace, io);
   await runUnits([stageUnit(staged, workspace), trainUnit(planned, staged, dataset, workspace)], jobs, io);
   const manifest = await readManifest(join(planned.dir, "manifest.json"));

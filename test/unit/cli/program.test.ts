@@ -1,0 +1,33 @@
+import { readFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { expect, test } from "vitest";
+import { buildProgram } from "../../../src/cli/program.ts";
+
+const COMMANDS = resolve(import.meta.dirname, "../../../src/cli/commands");
+/** Read by main.ts for every command. */
+const EVERYWHERE = ["json", "debug"];
+/** Modules that read no option of a command. */
+const COMMON = /\/(?:io|environment|work|rates)\.ts$/;
+
+/** A command's source with the modules of the CLI that it hands its options to. */
+function sources(file: string): string {
+  const text = readFileSync(file, "utf8");
+  const more = [...text.matchAll(/from "(\.[^"]+)"/g)]
+    .map((match) => resolve(dirname(file), match[1] as string))
+    .filter((path) => path.includes("/src/cli/") && !COMMON.test(path));
+  return [text, ...more.map(sources)].join("\n");
+}
+
+test.each(buildProgram("0", async () => {}).commands.map((command) => [command.name(), command] as const))(
+  "every option of %s is read by its command",
+  (name, command) => {
+    const text = sources(resolve(COMMANDS, `${name}.ts`));
+    const isRead = (option: string): boolean =>
+      option === "jobs" || option === "threads"
+        ? text.includes("chooseJobs(")
+        : EVERYWHERE.includes(option) || new RegExp(`\\b(?:options|flags)\\.${option}\\b`).test(text);
+    const given = command.options.map((option) => option.attributeName());
+    expect(given.filter((option) => !isRead(option))).toEqual([]);
+    expect(given.includes("jobs")).toBe(text.includes("chooseJobs("));
+  },
+);
