@@ -9,6 +9,7 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 from bridge_process import BridgeProcess
@@ -99,6 +100,28 @@ def test_resume_after_kill_9_is_bit_identical(make_job, recorder, tmp_path):
     whole = adapter_digests(str(tmp_path / "whole"))
     assert len(whole) == 2 * 16
     assert adapter_digests(job.run_dir) == whole
+
+
+def test_no_metrics_row_is_lost_with_the_driver_and_no_two_processes_write(make_job):
+    """The driver is gone while a step is being made; the next bridge starts before the orphan has ended."""
+    job = make_job(max_steps=300, lora_dropout=0.3, save_steps=3)
+    orphan = BridgeProcess(job)
+    read = orphan.next("train_step")["step"]
+    os.kill(orphan.pid, signal.SIGSTOP)
+    orphan.stop_reading()
+    heir = BridgeProcess(job)
+    log = heir.next("log")
+    assert (
+        log["message"] == f"{job.run_dir}: waiting for process {orphan.pid} on {gethostname()}, which still writes here"
+    )
+    os.kill(orphan.pid, signal.SIGCONT)
+    assert orphan.wait() == 1
+    resumed = heir.next("train_start")["resumed_from_step"]
+    assert resumed > read
+    events = heir.rest()
+    assert [event["step"] for event in events if event["type"] == "train_step"] == list(range(1, 301))
+    assert [event["step"] for event in events if event["type"] == "checkpoint"] == list(range(0, 301, 3))
+    assert events[-1]["code"] == 0
 
 
 @pytest.mark.parametrize("how", ["end_of_stdin", "sigterm"])

@@ -1,6 +1,7 @@
 """Training a tiny random model on the CPU, in this process."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,7 @@ def test_checkpoints_at_every_due_step(make_job, recorder):
         "checkpoint-1/adapter_model.safetensors",
     ]
     assert sorted(path.name for path in Path(job.run_dir).iterdir()) == [
+        ".bridge.lock",
         *(f"checkpoint-{step}" for step in (0, 1, 2, 4, 5)),
         "last",
     ]
@@ -172,12 +174,11 @@ def test_bfloat16_base_and_float32_adapter(make_job, recorder):
 def test_a_finished_run_reports_itself_again(make_job, recorder):
     job = make_job(save_steps=1)
     first = train(job, recorder)
-    checkpoints = recorder.of(wire.Checkpoint)
+    data, start, *told = recorder.events
     recorder.events.clear()
     again = train(job, recorder)
-    assert recorder.of(wire.Checkpoint) == checkpoints
-    assert recorder.of(wire.TrainStep) == []
-    assert recorder.of(wire.TrainStart)[0].resumed_from_step == 4
+    assert [(event.type, event.step) for event in told][:3] == [("checkpoint", 0), ("train_step", 1), ("checkpoint", 1)]
+    assert recorder.events == [data, replace(start, resumed_from_step=4), *told]
     assert again.adapter_norm == first.adapter_norm
 
 
@@ -185,6 +186,18 @@ def test_the_state_of_another_job_is_refused(make_job, recorder):
     train(make_job(), recorder)
     error = refusal(make_job(learning_rate=0.5), recorder)
     assert (error.code, error.message.endswith("the saved state belongs to another job")) == ("BAD_DATA", True)
+
+
+def test_the_state_of_an_older_version_is_refused(make_job, recorder):
+    job = make_job()
+    train(job, recorder)
+    path = Path(job.run_dir) / "last" / "state.json"
+    state = json.loads(path.read_text())
+    del state["metrics"]
+    path.write_text(json.dumps({**state, "schema_version": 1}))
+    error = refusal(job, recorder)
+    assert error.message == f"{path}: not a saved state: expected schema_version 2, got 1"
+    assert error.hint == "Remove the run's folder to train again from the start."
 
 
 def test_a_changed_checkpoint_is_refused(make_job, recorder):

@@ -36,6 +36,9 @@ class BridgeError(Exception):
         self.message = message
         self.hint = hint
 
+    def __str__(self) -> str:
+        return self.message
+
 
 def failure_of(error: BaseException) -> wire.Failure:
     """Turn what was raised into the event that ends the job."""

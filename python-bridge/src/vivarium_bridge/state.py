@@ -6,7 +6,7 @@ moment the pair is whole.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from .errors import BridgeError
 from .files import remove, remove_partials, write_file
 
 STATE_FILE = "state.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,8 @@ class StateRecord:
     sha256: str
     checkpoints: list[wire.Checkpoint]
     """those that were complete when this was written"""
+    metrics: list[wire.TrainStep]
+    """one a step: a driver that died may not have read the last of them"""
 
 
 def fingerprint(job: wire.TrainJob, data: wire.DataReady, model_config: bytes) -> str:
@@ -64,19 +66,19 @@ def save_state(folder: Path, record: StateRecord, tensors: dict[str, Any]) -> St
     data = save(tensors)
     name = f"state-{record.step}.safetensors"
     write_file(folder / name, data)
-    values = {**asdict(record), "file": name, "sha256": hashlib.sha256(data).hexdigest()}
-    write_file(folder / STATE_FILE, f"{json.dumps(values, indent=2)}\n".encode())
+    whole = replace(record, file=name, sha256=hashlib.sha256(data).hexdigest())
+    write_file(folder / STATE_FILE, f"{json.dumps(asdict(whole), indent=2, allow_nan=False)}\n".encode())
     for path in folder.glob("state-*.safetensors"):
         if path.name != name:
             remove(path)
-    return from_dict(StateRecord, values, STATE_FILE)
+    return whole
 
 
 def load_state(folder: Path, expected_fingerprint: str) -> tuple[StateRecord, dict[str, Any]] | None:
     """Read what an interrupted run left, or None.
 
     Raises:
-        BridgeError: ``BAD_DATA`` if it belongs to another job or is damaged.
+        BridgeError: ``BAD_DATA`` if it belongs to another job or version or is damaged.
     """
     from safetensors.torch import load
 
@@ -86,15 +88,24 @@ def load_state(folder: Path, expected_fingerprint: str) -> tuple[StateRecord, di
         return None
     hint = "Remove the run's folder to train again from the start."
     try:
-        record = from_dict(StateRecord, json.loads(path.read_text(encoding="utf-8")), STATE_FILE)
+        value = json.loads(path.read_text(encoding="utf-8"))
+        _check_version(value)
+        record = from_dict(StateRecord, value, STATE_FILE)
         data = (folder / record.file).read_bytes()
     except (OSError, ValueError, BridgeError) as error:
         raise BridgeError("BAD_DATA", f"{path}: not a saved state: {error}", hint) from error
-    if record.fingerprint != expected_fingerprint or record.schema_version != SCHEMA_VERSION:
+    if record.fingerprint != expected_fingerprint:
         raise BridgeError("BAD_DATA", f"{folder}: the saved state belongs to another job", hint)
     if hashlib.sha256(data).hexdigest() != record.sha256:
         raise BridgeError("BAD_DATA", f"{folder / record.file}: damaged: expected sha256 {record.sha256}", hint)
     return record, load(data)
+
+
+def _check_version(value: object) -> None:
+    """Before the rest is looked at, so that a person reads of versions and not of keys."""
+    found = value.get("schema_version") if isinstance(value, dict) else None
+    if found != SCHEMA_VERSION:
+        raise BridgeError("BAD_DATA", f"expected schema_version {SCHEMA_VERSION}, got {found!r}")
 
 
 def capture_rng() -> dict[str, Any]:

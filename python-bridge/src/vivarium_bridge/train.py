@@ -13,6 +13,7 @@ from .checkpoint import remove_other_checkpoints, save_checkpoint, verify_checkp
 from .dataset import cut_rows, data_ready, load_rows
 from .errors import BridgeError
 from .files import remove_partials
+from .lock import folder_lock
 from .loop import Loop, StepStats, check_finite
 from .masking import TokenRow
 from .models import encoder, load_base, load_config, load_tokenizer, peak_memory_bytes, pick_device, renderer
@@ -41,6 +42,12 @@ def run_train(job: wire.TrainJob, channel: Channel, cancellation: Cancellation) 
     Raises:
         BridgeError: With the code that the driver shows.
     """
+    # Before the model is loaded: an earlier process may still hold the GPU's memory, too.
+    with folder_lock(Path(job.run_dir), channel, cancellation):
+        return _run_train(job, channel, cancellation)
+
+
+def _run_train(job: wire.TrainJob, channel: Channel, cancellation: Cancellation) -> wire.TrainResult:
     import torch
 
     torch.set_num_threads(job.num_threads)
@@ -69,7 +76,7 @@ class Run:
     """A training run and its folder.
 
     The state of a step is saved before its checkpoint, and the checkpoint before its event: what the driver was told
-    of is never taken back by a resume.
+    of is never taken back by a resume. What it may not have read is in the state and is told again.
     """
 
     def __init__(self, job: wire.TrainJob, rows: list[TokenRow], model: Any, identity: str, channel: Channel) -> None:
@@ -82,6 +89,7 @@ class Run:
         self._loop = Loop(model, rows, job.training, self.steps)
         self._due = set(checkpoint_steps(job.training, self.steps))
         self._checkpoints: list[wire.Checkpoint] = []
+        self._metrics: list[wire.TrainStep] = []
         self._step = 0
         self._saved_step: int | None = None
         self._next_save = 0.0
@@ -93,7 +101,6 @@ class Run:
 
     def start(self) -> None:
         """Restore what an earlier attempt saved, remove what it did not finish, and report both."""
-        self._dir.mkdir(parents=True, exist_ok=True)
         remove_partials(self._dir)
         saved = load_state(self._dir / "last", self._identity)
         if saved is not None:
@@ -103,6 +110,7 @@ class Run:
             restore(tensors, self._loop.parameters, self._loop.optimizer)
             self._step = self._saved_step = record.step
             self._checkpoints = list(record.checkpoints)
+            self._metrics = list(record.metrics)
         remove_other_checkpoints(self._dir, self._checkpoints)
         self._announce()
         self._save_if_due(capture_rng())
@@ -122,8 +130,10 @@ class Run:
             except BridgeError:
                 self._save_state(rng)  # nothing was updated yet: this is the step's start
                 raise
-            self._report(stats, self._step + 1)
+            row = self._metrics_row(stats, self._step + 1)
+            self._channel.send(row)
             check_finite(stats, self._step + 1)
+            self._metrics.append(row)
             self._step += 1
             self._save_if_due(capture_rng())
 
@@ -137,23 +147,22 @@ class Run:
                 adapted_modules=sorted(scalings(self._loop.model)),
             )
         )
-        for checkpoint in self._checkpoints:
-            self._channel.send(checkpoint)
+        told: list[wire.TrainStep | wire.Checkpoint] = [*self._metrics, *self._checkpoints]
+        for event in sorted(told, key=lambda event: event.step):  # stable: a step, then its checkpoint
+            self._channel.send(event)
 
-    def _report(self, stats: StepStats, step: int) -> None:
-        self._channel.send(
-            wire.TrainStep(
-                step=step,
-                epoch=step / steps_per_epoch(self._training, self._n_rows),
-                loss=_finite_or_none(stats.loss),
-                grad_norm=_finite_or_none(stats.grad_norm),
-                learning_rate=stats.learning_rate,
-                target_tokens=stats.target_tokens,
-                tokens_per_second=stats.tokens / stats.seconds,
-                a_norm=stats.a_norm,
-                b_norm=stats.b_norm,
-                peak_memory_bytes=peak_memory_bytes(self._loop.model.device),
-            )
+    def _metrics_row(self, stats: StepStats, step: int) -> wire.TrainStep:
+        return wire.TrainStep(
+            step=step,
+            epoch=step / steps_per_epoch(self._training, self._n_rows),
+            loss=_finite_or_none(stats.loss),
+            grad_norm=_finite_or_none(stats.grad_norm),
+            learning_rate=stats.learning_rate,
+            target_tokens=stats.target_tokens,
+            tokens_per_second=stats.tokens / stats.seconds,
+            a_norm=stats.a_norm,
+            b_norm=stats.b_norm,
+            peak_memory_bytes=peak_memory_bytes(self._loop.model.device),
         )
 
     def _save_if_due(self, rng: dict[str, Any]) -> None:
@@ -179,6 +188,7 @@ class Run:
                 file="",
                 sha256="",
                 checkpoints=self._checkpoints,
+                metrics=self._metrics,
             )
             save_state(self._dir / "last", record, capture(self._loop.parameters, self._loop.optimizer, rng))
             self._saved_step = self._step
