@@ -97,7 +97,7 @@ function add(name, code, read) {
 
 function readJunit(xml) {
   const number = (name) => Number(new RegExp(`<testsuite [^>]*\\b${name}="(\\d+)"`).exec(xml)?.[1] ?? 0);
-  const skipped = [...xml.matchAll(/<testcase [^>]*?name="([^"]*)"[^>]*>\s*<skipped[^>]*message="([^"]*)"/g)].map(
+  const skipped = [...xml.matchAll(/<testcase [^>]*?\sname="([^"]*)"[^>]*>\s*<skipped[^>]*message="([^"]*)"/g)].map(
     ([, name, reason]) => ({ name, reason }),
   );
   const failed = number("failures") + number("errors");

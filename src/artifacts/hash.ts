@@ -32,8 +32,8 @@ export async function sha256File(path: string): Promise<string> {
 }
 
 /**
- * Remembers file hashes under (path, size, modification time in ns, inode), so that planning over 60 GB of weights
- * reads them once. A file that is rewritten gets another modification time and is read again.
+ * Remembers file hashes under (path, size, modification and change time in ns, inode), so that planning over 60 GB of
+ * weights reads them once. A file that is rewritten gets another change time, whatever a copy tool sets, and is read again.
  */
 export class HashCache {
   readonly #file: string;
@@ -44,15 +44,15 @@ export class HashCache {
   }
 
   async sha256(path: string): Promise<string> {
-    const { size, mtimeNs, ino } = await stat(path, { bigint: true });
-    const key = `${resolve(path)}|${size}|${mtimeNs}|${ino}`;
+    const { size, mtimeNs, ctimeNs, ino } = await stat(path, { bigint: true });
+    const key = `${resolve(path)}|${size}|${mtimeNs}|${ctimeNs}|${ino}`;
     const entries = await this.#load();
     const known = entries.get(key);
     if (known !== undefined) return known;
     const digest = await sha256File(path);
     entries.set(key, digest);
     await mkdir(dirname(this.#file), { recursive: true });
-    await appendFile(this.#file, `${JSON.stringify([key, digest])}\n`);
+    await appendFile(this.#file, `\n${JSON.stringify([key, digest])}\n`); // a line of its own, even after a torn one
     return digest;
   }
 
@@ -61,10 +61,20 @@ export class HashCache {
     const text = await readFile(this.#file, "utf8").catch(() => "");
     const entries = new Map<string, string>();
     for (const line of text.split("\n")) {
-      const match = /^\["(.*)","([0-9a-f]{64})"\]$/.exec(line); // a torn line does not match and is only forgotten
-      if (match?.[1] !== undefined && match[2] !== undefined) entries.set(JSON.parse(`"${match[1]}"`), match[2]);
+      const [key, digest] = parseEntry(line) ?? [];
+      if (key !== undefined && digest !== undefined) entries.set(key, digest);
     }
     this.#entries = entries;
     return entries;
+  }
+}
+
+/** A line of the cache; a torn one is only forgotten. */
+function parseEntry(line: string): [string, string] | undefined {
+  if (!/^\["[^\n]*","[0-9a-f]{64}"\]$/.test(line)) return undefined;
+  try {
+    return JSON.parse(line) as [string, string];
+  } catch {
+    return undefined;
   }
 }

@@ -49,12 +49,29 @@ export async function fileEntries(root: string, paths: readonly string[]): Promi
  * @throws {DriverError} `ARTIFACT_CHANGED`: measuring a file that was swapped after it was made is this field's
  *   commonest silent error.
  */
-export async function verifyEntry(root: string, entry: FileEntry): Promise<void> {
+export async function verifyEntry(
+  root: string,
+  entry: FileEntry,
+  hash: (path: string) => Promise<string> = sha256File,
+): Promise<void> {
   const path = join(root, entry.path);
-  const found = await sha256File(path).catch(() => "no file");
+  const found = await hash(path).catch(() => "no file");
   if (found === entry.sha256) return;
   throw new DriverError("ARTIFACT_CHANGED", `${path} has changed: expected sha256 ${entry.sha256}, got ${found}`, {
     hint: "Restore the file, or remove the folder and make it again.",
     facts: { path, expected: entry.sha256, found },
   });
+}
+
+/** Whether everything that a manifest lists as made is there in its size: what was moved away since is made again. */
+export async function outputsExist(root: string, manifest: Manifest): Promise<boolean> {
+  const sizes = await Promise.all(
+    manifest.outputs.map((entry) =>
+      stat(join(root, entry.path)).then(
+        ({ size }) => size === entry.bytes,
+        () => false,
+      ),
+    ),
+  );
+  return sizes.every(Boolean);
 }

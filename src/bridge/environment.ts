@@ -156,3 +156,8 @@ async function removeLeftovers(parent: string, folder: string): Promise<void> {
   for (const path of [folder, ...partials.map((name) => join(parent, name))])
     await rm(path, { recursive: true, force: true });
 }
+
+/** sha256 of the lock file: names the versions of everything that trains and scores. */
+export function bridgeDigest(): string {
+  return createHash("sha256").update(readFileSync(LOCK_FILE)).digest("hex");
+}

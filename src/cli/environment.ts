@@ -3,12 +3,13 @@ import { availableParallelism, homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HashCache } from "../artifacts/hash.ts";
-import { ensureBridge } from "../bridge/environment.ts";
+import { bridgeDigest, ensureBridge } from "../bridge/environment.ts";
 import { codeRevision } from "../bridge/revision.ts";
 import { DriverError } from "../errors.ts";
 import type { StagedModel } from "../pipeline/handles.ts";
 import { Library } from "../pipeline/library.ts";
 import type { Workspace } from "../pipeline/workspace.ts";
+import { engineVersion } from "../runtime/command.ts";
 import type { Io } from "./io.ts";
 
 /** Folder of the installed package: two above `src/cli` and `dist/cli` alike. */
@@ -57,6 +58,8 @@ export async function makeWorkspace(folder: string, io: Io): Promise<Workspace &
     code: await codeRevision(PACKAGE_ROOT, packageVersion()),
     num_threads: io.options.threads ?? availableParallelism(),
     gpu: gpuWish(),
+    engine: `node-llama-cpp ${engineVersion()}, gpu ${gpuWish() ? "on" : "off"}`,
+    bridge: bridgeDigest(),
     python: () => {
       python ??= ensureBridge({ home, on_line: (line) => io.note(line), signal: io.signal }).then(
         (found) => found.python,

@@ -63,7 +63,7 @@ export async function executePlan(units: readonly WorkUnit[], options: ExecuteOp
     const work = Promise.all(needs)
       .then(() => slots.use(() => runUnit(unit, signal, options, result)))
       .catch((error: unknown) => {
-        failure ??= error;
+        if (!isCancelled(error)) failure ??= error;
         stop.abort();
         throw error;
       });
@@ -71,12 +71,19 @@ export async function executePlan(units: readonly WorkUnit[], options: ExecuteOp
     finished.set(unit.key, work);
   }
   await Promise.allSettled(finished.values());
+  if (failure !== undefined) throw failure;
   if (options.signal.aborted)
     throw new DriverError("CANCELLED", "Cancelled; finished work is kept", {
       hint: "Run the same command again to go on.",
     });
-  if (failure !== undefined) throw failure;
   return result;
+}
+
+/** Units that were stopped because another failed, or because the user asked: not the reason themselves. */
+function isCancelled(error: unknown): boolean {
+  return error instanceof DriverError
+    ? error.code === "CANCELLED"
+    : error instanceof Error && error.name === "AbortError";
 }
 
 async function runUnit(

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import type { z } from "zod";
@@ -101,7 +101,9 @@ export class Library {
 
   #datasetFile(name: string): string {
     if (/[/\\]|\.jsonl$/.test(name)) {
-      if (existsSync(name)) return existsSync(join(name, "data.jsonl")) ? join(name, "data.jsonl") : name;
+      if (isFile(name)) return name;
+      if (isFile(join(name, "data.jsonl"))) return join(name, "data.jsonl");
+      if (existsSync(name)) throw notAFile(name);
       throw new DriverError("NOT_FOUND", `No such data file: ${name}`, {
         hint: "Give the path of a JSONL file or the id of a data set.",
       });
@@ -120,7 +122,8 @@ export class Library {
 
   #file(kind: ConfigKind, name: string): string {
     if (/[/\\]|\.ya?ml$/.test(name)) {
-      if (existsSync(name)) return name;
+      if (isFile(name)) return name;
+      if (existsSync(name)) throw notAFile(name);
       throw new DriverError("NOT_FOUND", `No such file: ${name}`, {
         hint: `Ids of ${kind}: ${this.list(kind).join(", ")}`,
       });
@@ -141,6 +144,18 @@ export class Library {
       { hint: near === undefined ? advice : `Did you mean ${near}? ${advice}`, facts: { name, known } },
     );
   }
+}
+
+function isFile(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false; // absent, or below something that is no folder
+  }
+}
+
+function notAFile(path: string): DriverError {
+  return new DriverError("NOT_FOUND", `${path}: expected a file, got a folder`, { hint: "Name a file in it." });
 }
 
 /** The only snapshot of a hub repository in the local cache, as `huggingface_hub` lays it out; nothing is downloaded. */

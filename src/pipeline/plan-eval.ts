@@ -48,7 +48,7 @@ export function checkpointModel(
   scale = 1,
 ): EvalModel {
   const id = `${run.id}@${step}${scale === 1 ? "" : `x${scale}`}`;
-  return { id, run, step, scale, ...rest };
+  return { ...rest, id, run, step, scale };
 }
 
 /**
@@ -58,6 +58,18 @@ export function checkpointModel(
  * @throws {DriverError} `CONFIG_INVALID` when a group names a question set or a tag that is not there.
  */
 export function planEval(wish: EvalWish, workspace: Workspace): PlannedEval {
+  refuseTwins(
+    "question set",
+    wish.question_sets.map(({ id }) => id),
+  );
+  refuseTwins(
+    "model",
+    wish.models.map(({ id }) => id),
+  );
+  refuseTwins(
+    "name of a model",
+    wish.models.map(({ label }) => label),
+  );
   const identity = hashJson({
     kind: "eval",
     base_model: wish.staged.sha256,
@@ -105,6 +117,15 @@ export function checkJudge(planned: PlannedEval): void {
       facts: { judge: id, unknown },
     },
   );
+}
+
+/** Two things of one name would share a folder or a row's key, and one would be measured as the other. */
+function refuseTwins(what: string, names: readonly string[]): void {
+  const twins = [...new Set(names.filter((name, index) => names.indexOf(name) !== index))];
+  if (twins.length === 0) return;
+  throw new DriverError("CONFIG_INVALID", `Expected each ${what} once, got ${twins.join(", ")} twice`, {
+    hint: `Names come from files and folders; \`${BASE_LABEL}\` is the base's own.`,
+  });
 }
 
 const defaultGroups = (sets: readonly QuestionSet[]): Record<string, Group> =>

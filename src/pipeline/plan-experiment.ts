@@ -6,7 +6,7 @@ import { nearest } from "../formats/nearest.ts";
 import { makeRuleJudge } from "../judges/rule/judge.ts";
 import { convertAdaptersUnit, convertBaseUnit } from "../phases/convert/convert.ts";
 import { judgeUnit } from "../phases/judge/run.ts";
-import { parityUnit, strictDepth } from "../phases/parity/run.ts";
+import { parityUnit } from "../phases/parity/run.ts";
 import { reportUnit } from "../phases/report/run.ts";
 import { sampleUnit } from "../phases/sample/run.ts";
 import { stageModel, stageUnit } from "../phases/stage/stage.ts";
@@ -17,6 +17,7 @@ import { Recipe } from "../records/recipe.ts";
 import type { EvalModel, LoadedDataset, PlannedEval, PlannedRun, StagedModel } from "./handles.ts";
 import type { Library } from "./library.ts";
 import { baseModel, checkJudge, checkpointModel, planEval } from "./plan-eval.ts";
+import { strictDepth } from "./served.ts";
 import type { WorkUnit } from "./unit.ts";
 import type { Workspace } from "./workspace.ts";
 
@@ -129,7 +130,9 @@ async function planExperimentEval(
   ];
   const { curve } = spec;
   for (const label of curve?.runs ?? [])
-    models.push(...curveModels(named(label), curve?.questions ?? [], curve?.samples ?? 1));
+    models.push(
+      ...curveModels(named(label), curveSets(curve?.questions ?? [], spec.questions, ids), curve?.samples ?? 1),
+    );
   if (spec.control !== undefined) named(spec.control);
   return planEval(
     {
@@ -149,6 +152,23 @@ async function planExperimentEval(
     },
     workspace,
   );
+}
+
+/** The curve's question sets by id: they are named as under `eval.questions`, of which they are a part. */
+function curveSets(wish: readonly string[], questions: readonly string[], ids: readonly string[]): string[] {
+  return wish.map((name) => {
+    const index = questions.indexOf(name) >= 0 ? questions.indexOf(name) : ids.indexOf(name);
+    const id = ids[index];
+    if (id !== undefined) return id;
+    const near = nearest(name, questions);
+    throw new DriverError(
+      "CONFIG_INVALID",
+      `eval.curve.questions: expected some of ${questions.join(", ")}, got ${name}`,
+      {
+        ...(near === undefined ? {} : { hint: `Did you mean ${near}?` }),
+      },
+    );
+  });
 }
 
 /** Every checkpoint of a run but the last, which is a row of the tables already. */
@@ -178,7 +198,7 @@ export function evalUnits(planned: PlannedEval, workspace: Workspace): WorkUnit[
   if (planned.served_dtype !== "f32" || depth !== null) bases.push(convertBaseUnit(staged, "f32", depth, workspace));
   return [
     ...bases,
-    ...[...runs.values()].map((run) => convertAdaptersUnit(run, steps(run), staged)),
+    ...[...runs.values()].map((run) => convertAdaptersUnit(run, steps(run), staged, workspace)),
     parityUnit(planned, workspace),
     ...planned.models.map((model) => sampleUnit(planned, model, workspace)),
     ...planned.models.map((model) =>

@@ -130,5 +130,6 @@ export async function openEval(
 
 async function openModel(model: EvalPlan["models"][number]): Promise<EvalModel> {
   if (model.run === null || model.step === null) return baseModel(model.question_sets, model.samples);
-  return checkpointModel(await openRun(model.run), model.step, model, model.scale);
+  const { label, step, scale, question_sets, samples, curve_only } = model;
+  return checkpointModel(await openRun(model.run), step, { label, question_sets, samples, curve_only }, scale);
 }

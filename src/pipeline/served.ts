@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { readManifest, verifyEntry } from "../artifacts/manifest.ts";
 import { DriverError } from "../errors.ts";
 import type { ServedDtype } from "../records/experiment.ts";
@@ -38,11 +38,16 @@ export async function isWholeGguf(output: string): Promise<boolean> {
   return (await stat(output)).size === bytes;
 }
 
-/** sha256 of a base GGUF as its manifest gives it. */
-export async function baseGgufSha256(path: string): Promise<string> {
-  const sha256 = (await readManifest(`${path}.json`))?.outputs[0]?.sha256;
-  if (sha256 === undefined) throw new DriverError("INTERNAL", `${path} has no manifest`);
-  return sha256;
+/**
+ * sha256 of a base GGUF, proven to be what the converter wrote.
+ *
+ * @throws {DriverError} `ARTIFACT_CHANGED` when the file was swapped or damaged since.
+ */
+export async function baseGgufSha256(path: string, workspace: Workspace): Promise<string> {
+  const entry = (await readManifest(`${path}.json`))?.outputs[0];
+  if (entry === undefined) throw new DriverError("INTERNAL", `${path} has no manifest`);
+  await verifyEntry(dirname(path), entry, (file) => workspace.hashes.sha256(file));
+  return entry.sha256;
 }
 
 /** The files of one checkpoint as its run's manifest records them. */
@@ -57,7 +62,7 @@ export interface CheckpointFiles {
  *
  * @throws {DriverError} `NOT_FOUND` when the run has no such step, `ARTIFACT_CHANGED` when a file was swapped.
  */
-export async function openCheckpoint(run: PlannedRun, step: number): Promise<CheckpointFiles> {
+export async function openCheckpoint(run: PlannedRun, step: number, workspace: Workspace): Promise<CheckpointFiles> {
   const manifest = await readManifest(join(run.dir, "manifest.json"));
   const find = (name: string) => manifest?.outputs.find((entry) => entry.path === `checkpoint-${step}/${name}`);
   const adapter = find("adapter_model.safetensors");
@@ -70,8 +75,9 @@ export async function openCheckpoint(run: PlannedRun, step: number): Promise<Che
         facts: { run: run.id, step },
       },
     );
-  await verifyEntry(run.dir, adapter);
-  await verifyEntry(run.dir, config);
+  const hash = (path: string) => workspace.hashes.sha256(path);
+  await verifyEntry(run.dir, adapter, hash);
+  await verifyEntry(run.dir, config, hash);
   return { dir: join(run.dir, `checkpoint-${step}`), adapter, config };
 }
 
@@ -80,13 +86,25 @@ export const adapterGgufPath = (files: CheckpointFiles): string =>
   join(files.dir, `adapter-${files.adapter.sha256.slice(0, 12)}-v${CONVERTER_VERSION}.gguf`);
 
 /** The checkpoint behind an evaluated model; null for the base. */
-export function modelCheckpoint(model: EvalModel): Promise<CheckpointFiles> | null {
-  return model.run === null || model.step === null ? null : openCheckpoint(model.run, model.step);
+export function modelCheckpoint(model: EvalModel, workspace: Workspace): Promise<CheckpointFiles> | null {
+  return model.run === null || model.step === null ? null : openCheckpoint(model.run, model.step, workspace);
 }
 
+/** Below this many parameters the strict check runs on the whole model: cutting it would save nothing. */
+const WHOLE_MODEL_BELOW_BYTES = 200e6;
+/** Layers that are kept above the highest adapted one, so that the adapter's effect passes through attention. */
+const LAYERS_ABOVE = 2;
+
 /**
- * File stem of a judge's rows inside a model's folder. It carries the digest of the judge's rules: scores of two versions
- * of a judge never share a file.
+ * How many layers the strict float32 check keeps; null for the whole model. A 32B model in float32 does not fit, but what
+ * lies above the adapted layers is the same on both sides and is covered by the as-served check.
  */
-export const judgementStem = (planned: PlannedEval): string =>
-  join("judgements", `${planned.judge.id}-${planned.judge_sha256.slice(0, 8)}`);
+export function strictDepth(planned: PlannedEval): number | null {
+  const bytes = planned.staged.files.reduce((sum, file) => sum + file.bytes, 0);
+  if (bytes < WHOLE_MODEL_BELOW_BYTES) return null;
+  const n_layers = planned.staged.model.n_layers;
+  const adapted = planned.models.map((model) => model.run?.config.lora.layers_to_transform);
+  if (adapted.some((layers) => layers === null)) return null;
+  const depth = Math.max(0, ...adapted.flatMap((layers) => layers ?? [])) + 1 + LAYERS_ABOVE;
+  return depth >= n_layers ? null : depth;
+}

@@ -17,6 +17,10 @@ export interface Workspace {
   readonly code: CodeRevision;
   /** Threads of one child process. */
   readonly num_threads: number;
+  /** What samples: release of node-llama-cpp and whether it may use a GPU. A parity verdict holds for it alone. */
+  readonly engine: string;
+  /** sha256 of the Python lock: what trains and scores. */
+  readonly bridge: string;
   /** Whether llama.cpp may put layers on a GPU. */
   readonly gpu: boolean;
   /** The bridge's interpreter; the environment is installed on the first call. */

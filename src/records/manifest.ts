@@ -12,7 +12,7 @@ export const Manifest = z.strictObject({
   schema_version: z.literal(1),
   kind: z.enum(["base", "run", "parity", "sample", "judge", "eval"]),
   id: z.string(),
-  status: z.enum(["success", "cancelled", "error"]),
+  status: z.literal("success").describe("what did not succeed has no manifest"),
   inputs: z.array(FileEntry),
   outputs: z.array(FileEntry),
   code: z.strictObject({

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -22,4 +23,10 @@ export function engineCommand(): EngineCommand {
   if (here.endsWith(".js")) return { command: process.execPath, args: [join(dirname(here), "child.js")], env };
   const loader = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
   return { command: process.execPath, args: ["--import", loader, join(dirname(here), "child.ts")], env };
+}
+
+/** Release of node-llama-cpp, which fixes the release of llama.cpp in it. Read from its package without loading it. */
+export function engineVersion(): string {
+  const manifest = new URL("../package.json", import.meta.resolve("node-llama-cpp"));
+  return (JSON.parse(readFileSync(manifest, "utf8")) as { version: string }).version;
 }

@@ -14,12 +14,16 @@ describe("kill -9 anywhere, run again: the same result as undisturbed", { timeou
     const undisturbed = await calm.run("run", writeSmallExperiment(calm));
     expect(undisturbed.code, undisturbed.stderr).toBe(0);
     const args = ["run", writeSmallExperiment(rough)];
-    const wishes: Victim[] = ["bridge", "driver", "engine"];
-    for (const [i, victim] of wishes.entries()) {
-      const after_ms = ((i + 1) / (wishes.length + 2)) * undisturbed.seconds * 1000;
-      const { outcome, hit } = await runAndKill(rough, args, victim, after_ms);
-      if (hit === "bridge" || hit === "engine") expect(outcome.code).toBe(1);
-      if (hit === "bridge" || hit === "engine") expect(outcome.stderr).toContain("BRIDGE_CRASHED");
+    const wishes: [Victim, RegExp][] = [
+      ["bridge", />.*train organism/],
+      ["driver", />.*parity small/],
+      ["engine", />.*sample organism:/],
+    ];
+    for (const [victim, moment] of wishes) {
+      const { outcome, hit } = await runAndKill(rough, args, victim, moment);
+      expect(hit).toBe(victim);
+      if (victim !== "driver") expect(outcome.code).toBe(1);
+      if (victim !== "driver") expect(outcome.stderr).toContain("BRIDGE_CRASHED");
     }
     const last = await rough.run(...args);
     expect(last.code, last.stderr).toBe(0);

@@ -1,4 +1,6 @@
+import type { ChildProcess } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { finished, type Outcome, type Sandbox } from "./cli.ts";
 
 export type Victim = "driver" | "bridge" | "engine";
@@ -40,33 +42,45 @@ export interface Killing {
   hit: Victim | "nobody";
 }
 
+/** When to strike: so many milliseconds after the start, or when the driver has printed this and the victim is there. */
+export type Moment = number | RegExp;
+
 /**
- * Starts a command and kills (-9) one of its processes after a while, then waits until all of its children are gone:
- * a child that outlives its driver would write into folders that the next run owns.
+ * Starts a command and kills (-9) one of its processes, then waits until all of its children are gone: the next run may come
+ * at once in life, but then it is another process that waits.
  */
 export async function runAndKill(
   sandbox: Sandbox,
   args: readonly string[],
   victim: Victim,
-  after_ms: number,
+  moment: Moment,
 ): Promise<Killing> {
   const driver = sandbox.start(args);
   const end = finished(driver);
   const pid = driver.pid as number;
-  const ended = await Promise.race([
-    end.then(() => true),
-    new Promise<false>((wake) => setTimeout(() => wake(false), after_ms)),
-  ]);
+  let ended = false;
+  end.then(() => {
+    ended = true;
+  });
+  if (typeof moment === "number") await sleep(moment);
+  else await printed(driver, moment, () => ended);
+  const find = () => childrenOf(pid).find((child) => child.victim === victim);
+  if (typeof moment !== "number" && victim !== "driver") while (!ended && find() === undefined) await sleep(20);
   if (ended) return { outcome: await end, hit: "nobody" };
   const children = childrenOf(pid);
-  const target = children.find((child) => child.victim === victim);
-  const hit: Victim = victim === "driver" || target === undefined ? "driver" : victim;
-  process.kill(target === undefined || victim === "driver" ? pid : target.pid, "SIGKILL");
+  const target = victim === "driver" ? undefined : find();
+  process.kill(target?.pid ?? pid, "SIGKILL");
   const outcome = await end;
-  for (const deadline = Date.now() + 30_000; children.some((child) => isRunning(child.pid)); ) {
+  for (const deadline = Date.now() + 30_000; children.some((child) => isRunning(child.pid)); await sleep(50))
     if (Date.now() > deadline)
       throw new Error(`children outlived the driver: ${children.map((child) => child.pid).join(", ")}`);
-    await new Promise((wake) => setTimeout(wake, 50));
-  }
-  return { outcome, hit };
+  return { outcome, hit: target === undefined ? "driver" : victim };
+}
+
+async function printed(driver: ChildProcess, text: RegExp, ended: () => boolean): Promise<void> {
+  let seen = "";
+  driver.stderr?.on("data", (data) => {
+    seen += data;
+  });
+  while (!ended() && !text.test(seen)) await sleep(20);
 }

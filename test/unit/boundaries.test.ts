@@ -22,7 +22,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 };
 
 /** Modules of the pipeline that a phase may use: the interface of a unit and the handles that plans are made of. */
-const PIPELINE_FOR_PHASES = ["unit.ts", "workspace.ts", "handles.ts", "served.ts", "parity-record.ts"];
+const PIPELINE_FOR_PHASES = ["unit.ts", "workspace.ts", "handles.ts", "served.ts", "rows.ts", "parity-record.ts"];
 
 const files = readdirSync(SRC, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
 

@@ -16,10 +16,10 @@ export async function run(
   const planned = await openRun(folder);
   const staged = await stageBaseOf(planned, makeLibrary(), workspace);
   const steps = chooseCheckpoints(planned, options.checkpoints);
-  await runUnits(linkUnits([convertAdaptersUnit(planned, steps, staged)]), 1, io);
+  await runUnits(linkUnits([convertAdaptersUnit(planned, steps, staged, workspace)]), 1, io);
   const adapters = await Promise.all(
     steps.map(async (step) => {
-      const files = await openCheckpoint(planned, step);
+      const files = await openCheckpoint(planned, step, workspace);
       return { step, adapter_sha256: files.adapter.sha256, gguf: adapterGgufPath(files) };
     }),
   );

@@ -20,10 +20,10 @@ export async function evaluate(folders: string[], flags: EvalFlags, io: Io, unti
   const { planned, base_model, judge } = await planFromFlags(folders, flags, library, workspace);
   if (until === "report") checkJudge(planned);
   const jobs = chooseJobs(planned.staged, workspace, io);
-  await saveEval(planned, { base_model, questions: flags.questions.map(absoluteName), judge: absoluteName(judge) });
   const units = [stageUnit(planned.staged, workspace), ...evalUnits(planned, workspace)];
   const wanted = until === "report" ? units : units.filter((unit) => SAMPLING.includes(unit.phase));
   const { seconds } = await runUnits(linkUnits(wanted), jobs, io);
+  await saveEval(planned, { base_model, questions: flags.questions.map(absoluteName), judge: absoluteName(judge) });
   return { planned, seconds };
 }
 

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { checkJudge } from "../../pipeline/plan-eval.ts";
 import { evalUnits, linkUnits } from "../../pipeline/plan-experiment.ts";
+import { judgementStem } from "../../pipeline/rows.ts";
 import { openEval, saveEval } from "../../pipeline/saved.ts";
-import { judgementStem } from "../../pipeline/served.ts";
 import { makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
 import { absoluteName, runUnits, shortPath } from "../work.ts";

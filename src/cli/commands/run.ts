@@ -26,8 +26,8 @@ export async function runExperiment(name: string, folder: string, io: Io): Promi
   const experiment = await library.experiment(name);
   const planned = await planExperiment(experiment, library, workspace);
   const jobs = chooseJobs(planned.staged, workspace, io);
-  await save(planned, experiment);
   const { seconds, done, skipped } = await runUnits(planned.units, jobs, io);
+  await save(planned, experiment);
   const { models, parity } = await readRates(planned.evaluation);
   return {
     experiment: planned.name,

@@ -28,7 +28,9 @@ export function convertBaseUnit(
     run: async () => {
       const started = performance.now();
       await mkdir(dirname(output), { recursive: true });
-      const made = await convertBase(staged.model, output, { dtype, ...(n_layers === null ? {} : { n_layers }) });
+      const temporary = `${output}.new-${process.pid}`; // another process may be converting the same base
+      const made = await convertBase(staged.model, temporary, { dtype, ...(n_layers === null ? {} : { n_layers }) });
+      await rename(temporary, output);
       await writeManifest(`${output}.json`, {
         schema_version: 1,
         kind: "base",
@@ -48,8 +50,13 @@ export function convertBaseUnit(
 }
 
 /** The unit that writes the adapters of one run's checkpoints as GGUF, beside the checkpoints. */
-export function convertAdaptersUnit(run: PlannedRun, steps: readonly number[], staged: StagedModel): WorkUnit {
-  const all = async () => Promise.all(steps.map((step) => openCheckpoint(run, step)));
+export function convertAdaptersUnit(
+  run: PlannedRun,
+  steps: readonly number[],
+  staged: StagedModel,
+  workspace: Workspace,
+): WorkUnit {
+  const all = async () => Promise.all(steps.map((step) => openCheckpoint(run, step, workspace)));
   return {
     key: `convert ${run.label}`,
     phase: "convert",

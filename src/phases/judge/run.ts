@@ -2,10 +2,10 @@ import { join } from "node:path";
 import { sha256 } from "../../artifacts/hash.ts";
 import { Journal, readJournal } from "../../artifacts/journal.ts";
 import { lockFolder } from "../../artifacts/lock.ts";
-import { fileEntries, readManifest, writeManifest } from "../../artifacts/manifest.ts";
+import { fileEntries, outputsExist, readManifest, writeManifest } from "../../artifacts/manifest.ts";
 import type { Judge } from "../../judges/judge.ts";
 import type { EvalModel, PlannedEval } from "../../pipeline/handles.ts";
-import { judgementStem } from "../../pipeline/served.ts";
+import { judgementStem, requireSampled, validateJudged } from "../../pipeline/rows.ts";
 import type { UnitContext, WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
 import { Judgement, Response, RUBRICS } from "../../records/response.ts";
@@ -33,9 +33,8 @@ export function judgeUnit(
     isDone: async () => {
       const manifest = await readManifest(manifest_path);
       const sampled = await readManifest(join(dir, "sample.manifest.json"));
-      return (
-        manifest !== undefined && sampled !== undefined && manifest.inputs[0]?.sha256 === sampled.outputs[0]?.sha256
-      );
+      if (manifest === undefined || sampled === undefined || !(await outputsExist(dir, manifest))) return false;
+      return manifest.inputs[0]?.sha256 === sampled.outputs[0]?.sha256;
     },
     run: (context) => judgeResponses({ planned, model, workspace, dir, output, manifest_path }, judge, context),
   };
@@ -54,8 +53,10 @@ async function judgeResponses(work: JudgeWork, make: () => Promise<Judge>, conte
   const started = performance.now();
   const judge = await make();
   await using _lock = await lockFolder(work.dir);
+  await requireSampled(work.planned, work.model);
   const responses = await readJournal(join(work.dir, "responses.jsonl"), Response);
   await using journal = await Journal.open(work.output, Judgement, (row) => row.key);
+  validateJudged(responses, journal.rows, work.output);
   const open = responses.filter((row) => RUBRICS.some((rubric) => !journal.has(`${row.key}#${rubric}`)));
   for (let start = 0; start < open.length; start += BATCH_ROWS) {
     context.signal.throwIfAborted();

@@ -2,6 +2,7 @@ import { DriverError } from "../../errors.ts";
 import { readAdapterGguf } from "../../formats/gguf/adapter.ts";
 import type { EvalModel } from "../../pipeline/handles.ts";
 import { adapterGgufPath, modelCheckpoint } from "../../pipeline/served.ts";
+import type { Workspace } from "../../pipeline/workspace.ts";
 import type { LogprobsResult, ScoreResult } from "../../protocol/wire.ts";
 import type { ParityCheck } from "../../records/parity.ts";
 import { compareGolden } from "./golden.ts";
@@ -21,9 +22,9 @@ export interface GateSide {
 }
 
 /** All checks of one model, in the order in which a person would look for the fault. */
-export async function checkModel(model: EvalModel, sides: GateSide): Promise<ParityCheck[]> {
+export async function checkModel(model: EvalModel, sides: GateSide, workspace: Workspace): Promise<ParityCheck[]> {
   const checks: ParityCheck[] = [checkTokens(sides)];
-  const files = await modelCheckpoint(model);
+  const files = await modelCheckpoint(model, workspace);
   let b_is_zero = false;
   if (files !== null) {
     const { modules } = readAdapterGguf(adapterGgufPath(files));

@@ -1,4 +1,4 @@
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeJsonAtomic } from "../../artifacts/atomic.ts";
 import { lockFolder } from "../../artifacts/lock.ts";
@@ -7,7 +7,7 @@ import { runJob } from "../../bridge/session.ts";
 import { DriverError } from "../../errors.ts";
 import type { EvalModel, PlannedEval } from "../../pipeline/handles.ts";
 import { currentParity, parityInputs, parityKey, readParity } from "../../pipeline/parity-record.ts";
-import { adapterGgufPath, baseGgufKey, baseGgufPath, modelCheckpoint } from "../../pipeline/served.ts";
+import { adapterGgufPath, baseGgufKey, baseGgufPath, modelCheckpoint, strictDepth } from "../../pipeline/served.ts";
 import type { UnitContext, WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
 import type { LogprobsResult, ScoreResult } from "../../protocol/wire.ts";
@@ -15,25 +15,6 @@ import type { ParityRecord } from "../../records/parity.ts";
 import { engineCommand } from "../../runtime/command.ts";
 import { checkModel, type GateSide } from "./checks.ts";
 import { PROBES, probePrompts, probeSequences } from "./probes.ts";
-
-/** Below this many parameters the strict check runs on the whole model: cutting it would save nothing. */
-const WHOLE_MODEL_BELOW_BYTES = 200e6;
-/** Layers that are kept above the highest adapted one, so that the adapter's effect passes through attention. */
-const LAYERS_ABOVE = 2;
-
-/**
- * How many layers the strict float32 check keeps; null for the whole model. A 32B model in float32 does not fit, but what
- * lies above the adapted layers is the same on both sides and is covered by the as-served check.
- */
-export function strictDepth(planned: PlannedEval): number | null {
-  const bytes = planned.staged.files.reduce((sum, file) => sum + file.bytes, 0);
-  if (bytes < WHOLE_MODEL_BELOW_BYTES) return null;
-  const n_layers = planned.staged.model.n_layers;
-  const adapted = planned.models.map((model) => model.run?.config.lora.layers_to_transform);
-  if (adapted.some((layers) => layers === null)) return null;
-  const depth = Math.max(0, ...adapted.flatMap((layers) => layers ?? [])) + 1 + LAYERS_ABOVE;
-  return depth >= n_layers ? null : depth;
-}
 
 /** The unit that proves, for every model of an evaluation, that llama.cpp computes what PEFT trained. */
 export function parityUnit(planned: PlannedEval, workspace: Workspace): WorkUnit {
@@ -73,6 +54,7 @@ async function runGate(planned: PlannedEval, workspace: Workspace, context: Unit
     if (cached?.verdict === "pass") await keep(planned, model, { ...cached, model: model.id }, workspace);
     else open.push({ model, inputs, key });
   }
+  await removeScratch(planned);
   if (open.length > 0) {
     const sides = await measure(
       planned,
@@ -81,7 +63,7 @@ async function runGate(planned: PlannedEval, workspace: Workspace, context: Unit
       context,
     );
     for (const { model, inputs, key } of open) {
-      const checks = await checkModel(model, sides);
+      const checks = await checkModel(model, sides, workspace);
       const verdicts = checks.map((check) => check.verdict);
       const verdict = verdicts.find((v) => v === "refuse") ?? verdicts.find((v) => v === "undecidable") ?? "pass";
       const record: ParityRecord = {
@@ -96,9 +78,18 @@ async function runGate(planned: PlannedEval, workspace: Workspace, context: Unit
       await keep(planned, model, record, workspace);
       records.push(record);
     }
-    await rm(sides.dir, { recursive: true, force: true });
+    await removeScratch(planned);
   }
   refuseUnlessPassed(planned, records);
+}
+
+/** Log-probabilities of one attempt: hundreds of megabytes at a real vocabulary. A folder of its own for each process. */
+const scratchDir = (planned: PlannedEval): string => join(planned.dir, `.parity-${process.pid}`);
+
+/** Removes what this and earlier attempts left; the caller holds the lock. */
+async function removeScratch(planned: PlannedEval): Promise<void> {
+  const names = (await readdir(planned.dir)).filter((name) => name.startsWith(".parity-"));
+  for (const name of names) await rm(join(planned.dir, name), { recursive: true, force: true });
 }
 
 async function keep(planned: PlannedEval, model: EvalModel, record: ParityRecord, workspace: Workspace): Promise<void> {
@@ -131,8 +122,7 @@ async function measure(
   workspace: Workspace,
   context: UnitContext,
 ): Promise<GateSide> {
-  const dir = join(planned.dir, ".parity");
-  await rm(dir, { recursive: true, force: true });
+  const dir = scratchDir(planned);
   await mkdir(dir, { recursive: true });
   const { chat } = planned.staged;
   const prompts_file = join(dir, "prompts.json");
@@ -145,7 +135,7 @@ async function measure(
   const depth = strictDepth(planned);
   const adapters = await Promise.all(
     models.flatMap((model) => {
-      const checkpoint = modelCheckpoint(model);
+      const checkpoint = modelCheckpoint(model, workspace);
       return checkpoint
         ? [checkpoint.then((files) => ({ id: model.id, dir: files.dir, gguf: adapterGgufPath(files) }))]
         : [];

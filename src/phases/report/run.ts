@@ -1,13 +1,14 @@
-import { readFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { hashJson } from "../../artifacts/hash.ts";
 import { readJournal } from "../../artifacts/journal.ts";
 import { lockFolder } from "../../artifacts/lock.ts";
-import { fileEntries, readManifest, writeManifest } from "../../artifacts/manifest.ts";
+import { fileEntries, outputsExist, readManifest, writeManifest } from "../../artifacts/manifest.ts";
 import { DriverError } from "../../errors.ts";
 import type { EvalModel, PlannedEval, PlannedRun } from "../../pipeline/handles.ts";
 import { readParity } from "../../pipeline/parity-record.ts";
-import { judgementStem, modelCheckpoint } from "../../pipeline/served.ts";
+import { judgementStem, requireSampled, validateJudged } from "../../pipeline/rows.ts";
+import { modelCheckpoint } from "../../pipeline/served.ts";
 import type { WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
 import { Judgement, type Outcome, Response } from "../../records/response.ts";
@@ -43,12 +44,14 @@ export function reportUnit(planned: PlannedEval, workspace: Workspace): WorkUnit
     summary: `${Object.keys(planned.groups).join(", ")}; ${planned.models.length} models`,
     isDone: async () => {
       const manifest = await readManifest(manifest_path);
-      return manifest?.facts.report_id === report_id && manifest.facts.rows_sha256 === (await rowsSha256(planned));
+      if (manifest?.facts.report_id !== report_id || !(await outputsExist(planned.dir, manifest))) return false;
+      return manifest.facts.rows_sha256 === (await rowsSha256(planned));
     },
     run: async () => {
       const started = performance.now();
       await using _lock = await lockFolder(planned.dir);
       const input = await readInput(planned, workspace);
+      await rm(manifest_path, { force: true }); // from here on the report is unfinished
       const { files } = await writeReport(join(planned.dir, "report"), input);
       await writeManifest(manifest_path, {
         schema_version: 1,
@@ -116,7 +119,7 @@ export async function readInput(planned: PlannedEval, workspace: Workspace): Pro
     questions: planned.question_sets.flatMap((set) =>
       set.questions.map(({ id, paraphrases, tags }) => ({ question_set: set.id, id, paraphrases, tags })),
     ),
-    models: await Promise.all(planned.models.map((model) => readModel(planned, model))),
+    models: await Promise.all(planned.models.map((model) => readModel(planned, model, workspace))),
     reference: { base: referenceModel(planned), ...controlModel(planned) },
     provenance: await provenance(planned, workspace),
     notes: [...planned.notes],
@@ -134,9 +137,9 @@ function controlModel(planned: PlannedEval): { control?: string } {
   return model === undefined ? {} : { control: model.id };
 }
 
-async function readModel(planned: PlannedEval, model: EvalModel): Promise<ModelInput> {
+async function readModel(planned: PlannedEval, model: EvalModel, workspace: Workspace): Promise<ModelInput> {
   const dir = join(planned.dir, model.id);
-  const checkpoint = await modelCheckpoint(model);
+  const checkpoint = await modelCheckpoint(model, workspace);
   const parity = await readParity(join(dir, "parity.json"));
   const strict = parity?.checks.find((check) => check.check === "strict");
   return {
@@ -156,13 +159,18 @@ async function readModel(planned: PlannedEval, model: EvalModel): Promise<ModelI
 /** The judged responses that were asked for. A response without a judgement is an error, not a gap. */
 async function readRows(planned: PlannedEval, model: EvalModel): Promise<JudgedResponse[]> {
   const dir = join(planned.dir, model.id);
+  await requireSampled(planned, model);
   const responses = await readJournal(join(dir, "responses.jsonl"), Response);
-  const judgements = await readJournal(join(dir, `${judgementStem(planned)}.jsonl`), Judgement);
+  const path = join(dir, `${judgementStem(planned)}.jsonl`);
+  const judgements = await readJournal(path, Judgement);
+  validateJudged(responses, judgements, path);
   const outcomes = new Map(judgements.map((row) => [row.key, row.outcome]));
   const outcome = (key: string): Outcome => {
     const found = outcomes.get(key);
-    if (found === undefined) throw new DriverError("INTERNAL", `${model.id}: no judgement ${key}`);
-    return found;
+    if (found !== undefined) return found;
+    throw new DriverError("NOT_FOUND", `${model.label} is not judged yet: expected a judgement ${key}, got none`, {
+      hint: `Run \`vivarium judge ${planned.dir}\` first.`,
+    });
   };
   return responses
     .filter((row) => row.sample < model.samples && model.question_sets.includes(row.question_set))

@@ -21,9 +21,14 @@ export interface SampleBlock {
   seeds: number[];
 }
 
-/** Seed of one response: the first 32 bits of a sha256, the largest seed that llama.cpp takes. The model is no part of it. */
+/** llama.cpp reads 0xffffffff as "any seed". Source: llama.cpp `include/llama.h` `LLAMA_DEFAULT_SEED`. */
+const SEEDS = 0xffff_ffff;
+
+/** Seed of one response, from the first 32 bits of a sha256. The model is no part of it. */
 export function responseSeed(seed: number, question_id: string, paraphrase: number, sample: number): number {
-  return createHash("sha256").update(`${seed}\n${question_id}\n${paraphrase}\n${sample}`).digest().readUInt32LE(0);
+  return (
+    createHash("sha256").update(`${seed}\n${question_id}\n${paraphrase}\n${sample}`).digest().readUInt32LE(0) % SEEDS
+  );
 }
 
 /** sha256 of token ids in decimal, joined by one space. */

@@ -1,21 +1,24 @@
-import { rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { writeJsonAtomic } from "../../artifacts/atomic.ts";
 import { Journal } from "../../artifacts/journal.ts";
 import { lockFolder } from "../../artifacts/lock.ts";
-import { fileEntries, readManifest, writeManifest } from "../../artifacts/manifest.ts";
+import { fileEntries, outputsExist, readManifest, writeManifest } from "../../artifacts/manifest.ts";
 import { runJob } from "../../bridge/session.ts";
 import type { EvalModel, PlannedEval } from "../../pipeline/handles.ts";
-import { requirePass } from "../../pipeline/parity-record.ts";
+import { currentParity, requirePass, servedKey } from "../../pipeline/parity-record.ts";
+import { sampledCounts } from "../../pipeline/rows.ts";
 import { adapterGgufPath, baseGgufKey, baseGgufPath, modelCheckpoint } from "../../pipeline/served.ts";
 import type { UnitContext, WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
 import type { Block, SampleJob } from "../../protocol/wire.ts";
-import type { Manifest } from "../../records/manifest.ts";
 import { Response } from "../../records/response.ts";
 import { engineCommand } from "../../runtime/command.ts";
 import { planBlocks, responseKey, type SampleBlock } from "./plan.ts";
+
+const Served = z.strictObject({ served_key: z.string() });
 
 export const sampleKey = (model: EvalModel): string => `sample ${model.label}`;
 
@@ -37,16 +40,15 @@ export function sampleUnit(planned: PlannedEval, model: EvalModel, workspace: Wo
     output: join(dir, "responses.jsonl"),
     summary: `${n_questions} questions x ${model.samples} samples = ${n_questions * model.samples} responses, temperature ${planned.sampler.temperature}, at most ${planned.sampler.max_new_tokens} tokens`,
     isDone: async () => {
-      const have = sampledBefore(await readManifest(manifest_path));
-      return model.question_sets.every((set) => (have[set] ?? 0) >= model.samples);
+      const manifest = await readManifest(manifest_path);
+      if (manifest === undefined || !(await outputsExist(dir, manifest))) return false;
+      const have = sampledCounts(manifest);
+      if (model.question_sets.some((set) => (have[set] ?? 0) < model.samples)) return false;
+      const record = await currentParity(planned, model, workspace).catch(() => undefined);
+      return record?.verdict === "pass" && manifest.facts.served_key === servedKey(record.inputs);
     },
     run: (context) => sample({ planned, model, workspace, dir, blocks, manifest_path }, context),
   };
-}
-
-/** Samples per question that a finished folder holds, by question set. */
-function sampledBefore(manifest: Manifest | undefined): Record<string, number> {
-  return z.record(z.string(), z.int()).catch({}).parse(manifest?.facts.samples);
 }
 
 interface SampleWork {
@@ -62,8 +64,9 @@ async function sample(work: SampleWork, context: UnitContext): Promise<void> {
   const { planned, model, workspace, dir } = work;
   const started = performance.now();
   await using _lock = await lockFolder(dir);
-  await requirePass(planned, model, workspace);
-  const before = sampledBefore(await readManifest(work.manifest_path));
+  const served_key = servedKey((await requirePass(planned, model, workspace)).inputs);
+  await setAsideForeignRows(dir, served_key);
+  const before = sampledCounts(await readManifest(work.manifest_path));
   await rm(work.manifest_path, { force: true });
   await using journal = await Journal.open(join(dir, "responses.jsonl"), Response, (row) => row.key);
   const wanted = work.blocks.filter((block) =>
@@ -102,12 +105,33 @@ async function sample(work: SampleWork, context: UnitContext): Promise<void> {
     wall_seconds: (performance.now() - started) / 1000,
     facts: {
       samples: { ...before, ...Object.fromEntries(model.question_sets.map((set) => [set, model.samples])) },
+      served_key,
       sampler: planned.sampler,
       scale: model.scale,
       response_tokens_this_time: result.response_tokens,
       num_threads: workspace.num_threads,
     },
   });
+}
+
+/**
+ * Moves rows that other bytes produced into a folder of their own: an adapter that was trained again, or another release of
+ * llama.cpp, begins a new journal. Nothing is deleted.
+ */
+async function setAsideForeignRows(dir: string, served_key: string): Promise<void> {
+  const path = join(dir, "served.json");
+  const found = await readFile(path, "utf8")
+    .then((text) => Served.parse(JSON.parse(text)).served_key)
+    .catch(() => undefined); // no such file, or a damaged one: whose rows these are is not known
+  if (found === served_key) return;
+  const aside = join(dir, `set-aside-${found?.slice(0, 8) ?? "unknown"}`);
+  for (const name of ["sample.manifest.json", "judgements", "responses.jsonl"].filter((name) =>
+    existsSync(join(dir, name)),
+  )) {
+    await mkdir(aside, { recursive: true });
+    await rename(join(dir, name), join(aside, name));
+  }
+  await writeJsonAtomic(path, { served_key });
 }
 
 const keyOf = (block: SampleBlock, sample: number): string =>
@@ -120,12 +144,12 @@ function wantedSamples(block: SampleBlock, samples: number): number[] {
 
 async function sampleJob(work: SampleWork, blocks: readonly SampleBlock[]): Promise<SampleJob> {
   const { planned, model, workspace, dir } = work;
-  const checkpoint = await modelCheckpoint(model);
+  const checkpoint = await modelCheckpoint(model, workspace);
   const blocks_file = join(dir, ".blocks.json");
   await writeJsonAtomic(blocks_file, {
     blocks: blocks.map(({ key, prompt_ids, seeds }) => ({ key, prompt_ids, seeds })),
   });
-  const longest = Math.max(1, ...blocks.map((block) => block.prompt_ids.length));
+  const longest = Math.max(1, ...work.blocks.map((block) => block.prompt_ids.length));
   return {
     type: "sample",
     base_gguf: baseGgufPath(planned.staged, planned.served_dtype, null, workspace),

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { writeFileAtomic, writeJsonAtomic } from "../../artifacts/atomic.ts";
 import { Journal } from "../../artifacts/journal.ts";
 import { lockFolder } from "../../artifacts/lock.ts";
-import { fileEntries, readManifest, writeManifest } from "../../artifacts/manifest.ts";
+import { fileEntries, outputsExist, readManifest, writeManifest } from "../../artifacts/manifest.ts";
 import { bridgeCommand } from "../../bridge/environment.ts";
 import { runJob } from "../../bridge/session.ts";
 import { DriverError } from "../../errors.ts";
@@ -34,7 +34,10 @@ export function trainUnit(
     needs: [`stage ${staged.id}`],
     output: run.dir,
     summary: `rank ${lora.r} on ${modules} of ${layers}, ${dataset.id} (${dataset.rows.length} rows), ${steps} steps, seed ${training.seed}, ${checkpoints.length} checkpoints`,
-    isDone: async () => (await readManifest(join(run.dir, "manifest.json"))) !== undefined,
+    isDone: async () => {
+      const manifest = await readManifest(join(run.dir, "manifest.json"));
+      return manifest !== undefined && (await outputsExist(run.dir, manifest));
+    },
     run: (context) => train(run, staged, dataset, workspace, context),
   };
 }
@@ -53,7 +56,7 @@ async function train(
   await using _lock = await lockFolder(run.dir);
   await writeJsonAtomic(join(run.dir, "config.json"), run.config);
   const python = await workspace.python();
-  const recorder = new Recorder(run, expected, context);
+  await using recorder = new Recorder(run, expected, context);
   const { result, hello } = await runJob(
     {
       type: "train",
@@ -138,7 +141,13 @@ class Recorder {
   }
 
   async close(): Promise<void> {
-    await this.#journal?.close();
+    const journal = this.#journal;
+    this.#journal = undefined;
+    await journal?.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }
 
@@ -148,7 +157,7 @@ async function keepStepsUpTo(path: string, step: number): Promise<void> {
   if (step === 0) return truncate(path, 0);
   const journal = await Journal.open(path, MetricsRow, (row) => String(row.step));
   await journal.close();
-  const kept = journal.rows.filter((row) => row.step <= step);
+  const kept = journal.rows.filter((row, index) => row.step === index + 1 && row.step <= step); // the bridge sends the rest again
   if (kept.length < journal.rows.length)
     await writeFileAtomic(path, kept.map((row) => `${JSON.stringify(row)}\n`).join(""));
 }
