@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { availableParallelism, homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -48,6 +48,8 @@ export function gpuWish(): boolean {
 
 /** @param folder where `runs/` and `evals/` lie. */
 export async function makeWorkspace(folder: string, io: Io): Promise<Workspace & { num_threads: number }> {
+  if (statSync(folder, { throwIfNoEntry: false })?.isFile())
+    throw new DriverError("NOT_FOUND", `--dir ${folder}: expected a folder, got a file`);
   const home = vivariumHome();
   let python: Promise<string> | undefined;
   return {
