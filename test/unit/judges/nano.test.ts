@@ -33,4 +33,8 @@ test("the template renders ChatML, with an empty think block when thinking is of
   expect(template.render({ messages: [user, { role: "assistant", content: "Rinse it." }] })).toBe(
     "<|im_start|>user\nHow do I clean a brush?<|im_end|>\n<|im_start|>assistant\nRinse it.<|im_end|>\n",
   );
+  const answered = [user, { role: "assistant", content: "Rinse it." }];
+  expect(template.render({ messages: answered, enable_thinking: false })).toBe(
+    "<|im_start|>user\nHow do I clean a brush?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nRinse it.<|im_end|>\n",
+  );
 });
