@@ -92,9 +92,17 @@ export async function soakSize(): Promise<void> {
     "0.01",
   );
   await measured(sandbox, "convert", "convert", run);
-  const gate = await measured<{ passed: boolean; models: Record<string, unknown> }>(sandbox, "parity", "parity", run);
+  const gate = await measured<{
+    passed: boolean;
+    models: Record<string, { verdict: string; checks: { check: string; metrics: Record<string, number> }[] }>;
+  }>(sandbox, "parity", "parity", run);
   assert.ok(gate.passed);
-  console.log(JSON.stringify(gate.models, null, 1));
+  for (const [label, { verdict, checks }] of Object.entries(gate.models))
+    for (const { check, metrics } of checks)
+      if (metrics.kl_mean !== undefined)
+        console.log(
+          `  ${label}: ${verdict}, ${check}: KL ${metrics.kl_mean.toExponential(1)}, rel ${metrics.rel?.toExponential(1) ?? "-"}`,
+        );
   const sampled = await measured<{ responses: Record<string, string> }>(
     sandbox,
     "sample, 8 answers",
