@@ -3,7 +3,7 @@ import { hashJson } from "../artifacts/hash.ts";
 import { DriverError } from "../errors.ts";
 import { nearest } from "../formats/nearest.ts";
 import { makeRuleJudge } from "../judges/rule/judge.ts";
-import type { Group, JudgeConfig, ServedDtype } from "../records/experiment.ts";
+import { type Group, inGroup, type JudgeConfig, type ServedDtype } from "../records/experiment.ts";
 import type { ChatTemplateKwargs } from "../records/lora.ts";
 import type { Sampler } from "../records/sampler.ts";
 import type { EvalModel, PlannedEval, PlannedRun, QuestionSet, StagedModel } from "./handles.ts";
@@ -155,12 +155,4 @@ function checkGroups(groups: Readonly<Record<string, Group>>, sets: readonly Que
       );
   }
   return { ...groups };
-}
-
-/** True when a question's tags hold all of `where` and none of `where_not`. */
-export function inGroup(tags: Readonly<Record<string, string>>, group: Group): boolean {
-  return (
-    Object.entries(group.where).every(([tag, value]) => tags[tag] === value) &&
-    !Object.entries(group.where_not).some(([tag, value]) => tags[tag] === value)
-  );
 }

@@ -22,6 +22,14 @@ export const Group = z.strictObject({
 });
 export type Group = z.output<typeof Group>;
 
+/** True when a question's tags hold all of `where` and none of `where_not`. */
+export function inGroup(tags: Readonly<Record<string, string>>, group: Pick<Group, "where" | "where_not">): boolean {
+  return (
+    Object.entries(group.where).every(([tag, value]) => tags[tag] === value) &&
+    !Object.entries(group.where_not).some(([tag, value]) => tags[tag] === value)
+  );
+}
+
 export const ExperimentRun = Recipe.extend({
   data: z.string().min(1).describe("a data set's id, or the path of a JSONL file"),
   recipe: z.string().min(1).optional().describe("a recipe's id or path; what stands beside it here wins over it"),

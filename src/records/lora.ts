@@ -25,6 +25,12 @@ export const LoraShape = z
   .meta({ id: "LoraShape" });
 export type LoraShape = z.output<typeof LoraShape>;
 
+/** Which weights an adapter changes, for people: `down_proj of layer 2`. */
+export function describeTargets({ target_modules, layers_to_transform }: LoraShape): string {
+  const modules = Array.isArray(target_modules) ? target_modules.join(", ") : target_modules;
+  return `${modules} of ${layers_to_transform === null ? "all layers" : `layer ${layers_to_transform.join(", ")}`}`;
+}
+
 /** How the adapter is trained, under the names of `transformers.TrainingArguments`. */
 export const TrainingArguments = z
   .strictObject({

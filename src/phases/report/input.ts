@@ -1,4 +1,5 @@
 import { DriverError } from "../../errors.ts";
+import { inGroup } from "../../records/experiment.ts";
 import type { Outcome, Rubric } from "../../records/response.ts";
 
 /** A response together with what the judge said of it. */
@@ -78,11 +79,8 @@ export const questionKey = (question_set: string, id: string) => `${question_set
 
 /** Ids of the group's questions, in the order of `questions`. */
 export function groupQuestions(group: GroupInput, questions: readonly QuestionInput[]): string[] {
-  const has = ({ tags }: QuestionInput) => Object.entries(group.where).every(([tag, value]) => tags[tag] === value);
-  const lacks = ({ tags }: QuestionInput) =>
-    Object.entries(group.where_not).every(([tag, value]) => tags[tag] !== value);
   return questions
-    .filter((question) => question.question_set === group.question_set && has(question) && lacks(question))
+    .filter((question) => question.question_set === group.question_set && inGroup(question.tags, group))
     .map((question) => question.id);
 }
 

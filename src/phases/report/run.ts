@@ -11,6 +11,7 @@ import { judgementStem, requireSampled, validateJudged } from "../../pipeline/ro
 import { modelCheckpoint } from "../../pipeline/served.ts";
 import type { WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
+import { describeTargets } from "../../records/lora.ts";
 import { Judgement, type Outcome, Response } from "../../records/response.ts";
 import { MetricsRow } from "../../records/run.ts";
 import type { JudgedResponse, ModelInput, ReportInput, TrainingMetric } from "./input.ts";
@@ -203,9 +204,7 @@ async function readMetrics(run: PlannedRun): Promise<TrainingMetric[]> {
 /** One line that tells a reader what was trained. */
 function describeLora(run: PlannedRun): string {
   const { lora, training, steps, data } = run.config;
-  const modules = Array.isArray(lora.target_modules) ? lora.target_modules.join(", ") : lora.target_modules;
-  const layers = lora.layers_to_transform === null ? "all layers" : `layer ${lora.layers_to_transform.join(", ")}`;
-  return `r=${lora.r}, alpha=${lora.lora_alpha}${lora.use_rslora ? ", rsLoRA" : ""}, ${modules} of ${layers}; ${data.id}, ${steps} steps, lr ${training.learning_rate}, seed ${training.seed}`;
+  return `r=${lora.r}, alpha=${lora.lora_alpha}${lora.use_rslora ? ", rsLoRA" : ""}, ${describeTargets(lora)}; ${data.id}, ${steps} steps, lr ${training.learning_rate}, seed ${training.seed}`;
 }
 
 /** Versions of what made the rows, taken from the manifests that were written when they were made. */

@@ -13,6 +13,7 @@ import type { LoadedDataset, PlannedRun, StagedModel } from "../../pipeline/hand
 import type { UnitContext, WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
 import type { ChildEvent, DataReady, Hello, TrainResult } from "../../protocol/wire.ts";
+import { describeTargets } from "../../records/lora.ts";
 import type { FileEntry } from "../../records/manifest.ts";
 import { MetricsRow } from "../../records/run.ts";
 
@@ -26,14 +27,12 @@ export function trainUnit(
   workspace: Workspace,
 ): WorkUnit {
   const { lora, training, steps, checkpoints } = run.config;
-  const layers = lora.layers_to_transform === null ? "all layers" : `layer ${lora.layers_to_transform.join(", ")}`;
-  const modules = Array.isArray(lora.target_modules) ? lora.target_modules.join(", ") : lora.target_modules;
   return {
     key: `train ${run.label}`,
     phase: "train",
     needs: [`stage ${staged.id}`],
     output: run.dir,
-    summary: `rank ${lora.r} on ${modules} of ${layers}, ${dataset.id} (${dataset.rows.length} rows), ${steps} steps, seed ${training.seed}, ${checkpoints.length} checkpoints`,
+    summary: `rank ${lora.r} on ${describeTargets(lora)}, ${dataset.id} (${dataset.rows.length} rows), ${steps} steps, seed ${training.seed}, ${checkpoints.length} checkpoints`,
     isDone: async () => {
       const manifest = await readManifest(join(run.dir, "manifest.json"));
       return manifest !== undefined && (await outputsExist(run.dir, manifest));
