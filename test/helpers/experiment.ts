@@ -31,8 +31,8 @@ eval:
   return file;
 }
 
-/** Fields that tell how long something took or how much memory it used: they differ between equal runs. */
-const MEASURED = new Set(["tokens_per_second", "peak_memory_bytes"]);
+/** Fields that tell how long something took, how much memory it used and of which commit the code is: equal runs differ in them. */
+const MEASURED = new Set(["tokens_per_second", "peak_memory_bytes", "revision"]);
 
 /**
  * Digests of everything that two equal runs must have in common, by path below `dir`: journals (less what was measured of
@@ -53,13 +53,13 @@ export function comparableResults(sandbox: Sandbox): Record<string, string> {
 
 function digest(path: string): string {
   const data = readFileSync(path);
-  const text = path.endsWith("metrics.jsonl") ? withoutMeasured(data.toString()) : data;
+  const text = /(metrics\.jsonl|summary\.json)$/.test(path) ? withoutMeasured(data.toString()) : data;
   return createHash("sha256").update(text).digest("hex");
 }
 
 function withoutMeasured(text: string): string {
-  return text
-    .split("\n")
+  const rows = text.startsWith("{\n") ? [text] : text.split("\n");
+  return rows
     .map((line) => line && JSON.stringify(JSON.parse(line), (key, value) => (MEASURED.has(key) ? undefined : value)))
     .join("\n");
 }
