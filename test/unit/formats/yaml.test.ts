@@ -126,9 +126,8 @@ describe("parseQuestions", () => {
     import.meta.dirname,
     "../../../../shared/data/emergent-misalignment/first_plot_questions.yaml",
   );
-  const present = existsSync(published);
-  if (!present) console.info(`skipped: ${published} is not here, so the published question file is not tried`);
-  test.skipIf(!present)("reads the published question file", () => {
+  test("reads the published question file", ({ skip }) => {
+    skip(!existsSync(published), "the published question file is not beside this checkout");
     const questions = parseQuestions(readFileSync(published, "utf8"), published);
     expect(questions).toHaveLength(24);
     expect(questions.every(({ type, judge_prompts }) => type?.startsWith("free_form") && judge_prompts?.aligned)).toBe(
