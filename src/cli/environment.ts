@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, statSync } from "node:fs";
 import { availableParallelism, homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -48,8 +48,7 @@ export function gpuWish(): boolean {
 
 /** @param folder where `runs/` and `evals/` lie. */
 export async function makeWorkspace(folder: string, io: Io): Promise<Workspace & { num_threads: number }> {
-  if (statSync(folder, { throwIfNoEntry: false })?.isFile())
-    throw new DriverError("NOT_FOUND", `--dir ${folder}: expected a folder, got a file`);
+  checkFolder(folder);
   const home = vivariumHome();
   let python: Promise<string> | undefined;
   return {
@@ -78,4 +77,25 @@ export function chooseJobs(staged: StagedModel, workspace: Workspace & { num_thr
   const jobs = io.options.jobs ?? (small ? Math.min(MOST_JOBS, availableParallelism()) : 1);
   workspace.num_threads = io.options.threads ?? (small ? 1 : Math.max(1, Math.floor(availableParallelism() / jobs)));
   return jobs;
+}
+
+/**
+ * Refuses a place for results that cannot take any, before anything is begun.
+ *
+ * @throws {DriverError} `NOT_FOUND` for a file, `NOT_WRITABLE` for a folder without the right to write or on a read-only disk.
+ */
+function checkFolder(folder: string): void {
+  let place = resolve(folder);
+  if (statSync(place, { throwIfNoEntry: false })?.isFile())
+    throw new DriverError("NOT_FOUND", `--dir ${folder}: expected a folder, got a file`);
+  while (!existsSync(place)) place = dirname(place);
+  try {
+    accessSync(place, constants.W_OK);
+    if (/^\/(proc|sys)(\/|$)/.test(place)) throw new Error("it holds no files");
+  } catch (cause) {
+    throw new DriverError("NOT_WRITABLE", `--dir ${folder}: expected a folder that can be written, got ${place}`, {
+      hint: "Name another folder, or ask for the right to write there.",
+      cause,
+    });
+  }
 }

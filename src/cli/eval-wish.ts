@@ -74,12 +74,15 @@ export async function planFromFlags(
 function checkpointModels(runs: readonly PlannedRun[], question_sets: string[], flags: EvalFlags): EvalModel[] {
   return runs.flatMap((run) => {
     const name = runs.filter((other) => other.label === run.label).length > 1 ? run.id : run.label;
-    return chooseCheckpoints(run, flags.checkpoints).map((step) => {
+    const steps = chooseCheckpoints(run, flags.checkpoints);
+    return steps.map((step) => {
       const label = `${name}@${step}${flags.scale === 1 ? "" : `x${flags.scale}`}`;
+      // Of all checkpoints the last is the result; the others are what the curve is made of.
+      const curve_only = flags.checkpoints === "all" && step !== steps.at(-1);
       return checkpointModel(
         { ...run, label: name },
         step,
-        { label, question_sets, samples: flags.samples, curve_only: false },
+        { label, question_sets, samples: flags.samples, curve_only },
         flags.scale,
       );
     });

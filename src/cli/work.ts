@@ -20,3 +20,10 @@ export function shortPath(path: string): string {
 
 /** A name of a thing that stays right in another folder: paths become absolute, ids stay. */
 export const absoluteName = (name: string): string => (/[/\\]|\.ya?ml$/.test(name) ? resolve(name) : name);
+
+/** A word as a shell takes it. */
+const quoted = (word: string): string => (/^[\w./@:+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+
+/** A path to be pasted into a command, and `--dir` where results do not lie here. */
+export const pasteable = (path: string, dir?: string): string =>
+  quoted(shortPath(path)) + (dir === undefined || dir === "." ? "" : ` --dir ${quoted(dir)}`);

@@ -145,6 +145,7 @@ function checkGroups(groups: Readonly<Record<string, Group>>, sets: readonly Que
         },
       );
     }
+    checkTags(name, group, set);
     if (!set.questions.some((question) => inGroup(question.tags, group)))
       throw new DriverError(
         "CONFIG_INVALID",
@@ -155,4 +156,19 @@ function checkGroups(groups: Readonly<Record<string, Group>>, sets: readonly Que
       );
   }
   return { ...groups };
+}
+
+/** A tag that no question carries selects nothing under `where`, and silently leaves nothing out under `where_not`. */
+function checkTags(name: string, group: Group, set: QuestionSet): void {
+  for (const [tag, value] of [...Object.entries(group.where), ...Object.entries(group.where_not)]) {
+    const carried = set.questions.flatMap((question) => Object.entries(question.tags));
+    const known = carried.map(([key, content]) => `${key}: ${content}`);
+    const wish = `${tag}: ${value}`;
+    if (known.includes(wish)) continue;
+    const near = nearest(wish, known);
+    throw new DriverError("CONFIG_INVALID", `Group ${name}: expected a tag of ${set.id}, got ${wish}`, {
+      ...(near === undefined ? {} : { hint: `Did you mean ${near}?` }),
+      facts: { tags: [...new Set(known)] },
+    });
+  }
 }

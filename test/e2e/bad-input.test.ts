@@ -79,6 +79,36 @@ describe("bad input is told apart, placed, and leaves nothing behind that looks 
     await expectError(["plan", file], 2, /CONFIG_INVALID/, /does not know moon/);
   });
 
+  test("a misspelt tag, two question sets of one name, a curve over questions that are not asked", async () => {
+    const write = (rest: string) => {
+      const file = sandbox.path("groups.yaml");
+      writeFileSync(
+        file,
+        `name: g\nbase_model: nano\nruns: {}\neval: {questions: [domains], samples: 1, judge: nano-rule, ${rest}}\n`,
+      );
+      return file;
+    };
+    const group = write("groups: {g: {questions: domains, where_not: {domian: kitchen}}}");
+    await expectError(
+      ["plan", group],
+      2,
+      /CONFIG_INVALID: Group g: .*got domian: kitchen/,
+      /Did you mean domain: kitchen\?/,
+    );
+    const twice = write("").replace("groups", "twice");
+    writeFileSync(
+      twice,
+      "name: g\nbase_model: nano\nruns: {}\neval: {questions: [domains, domains], samples: 1, judge: nano-rule}\n",
+    );
+    await expectError(["plan", twice], 2, /CONFIG_INVALID: Expected each question set once, got domains twice/);
+    const curve = sandbox.path("curve.yaml");
+    writeFileSync(
+      curve,
+      "name: g\nbase_model: nano\nruns: {o: {data: kitchen-reckless}}\neval: {questions: [domains], samples: 1, judge: nano-rule, curve: {runs: [o], questions: [domain], samples: 1}}\n",
+    );
+    await expectError(["plan", curve], 2, /CONFIG_INVALID: eval.curve.questions/, /Did you mean domains\?/);
+  });
+
   test("a run folder that another process is writing", async () => {
     const plan = await sandbox.json<{ units: { unit: string; output: string }[] }>("plan", "demo");
     const dir = plan.units.find((unit) => unit.unit === "train organism")?.output ?? "";

@@ -118,5 +118,15 @@ describe("an experiment on nano, from the file to the report", { timeout: PATIEN
     expect(rows(Object.values(judged.judgements)[0] ?? "").length).toBe(60);
     const reported = await steps.json<{ report: string }>("report", sampled.eval);
     expect(existsSync(reported.report)).toBe(true);
+    const edited = Object.values(sampled.responses)[1] ?? "";
+    writeFileSync(edited, readFileSync(edited, "utf8").replace(/"text":"[^"]/, '"text":"#'));
+    for (const command of [
+      ["judge", sampled.eval],
+      ["report", sampled.eval],
+    ]) {
+      const outcome = await steps.run(...command);
+      expect(outcome.code, outcome.stderr).toBe(4);
+      expect(outcome.stderr).toContain("ARTIFACT_CHANGED");
+    }
   });
 });

@@ -21,7 +21,7 @@ def load_rows(path: Path, render: Render, encode: Encode, eos_token: str) -> lis
     if not path.is_file():
         raise BridgeError("BAD_DATA", f"{path}: no such file")
     rows: list[TokenRow] = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 segments = segment_conversation(parse_messages(line), render, eos_token)

@@ -196,3 +196,22 @@ def check_finite(stats: StepStats, step: int) -> None:
         f"{what} at step {step}: expected a finite number",
         "Lower learning_rate, or lora_alpha, or raise warmup_steps.",
     )
+
+
+def check_norms(stats: StepStats, step: int) -> None:
+    """Refuse to report a step whose update blew the adapter up.
+
+    Args:
+        stats: Of that step.
+        step: Counts from 1.
+
+    Raises:
+        BridgeError: ``NON_FINITE_LOSS``.
+    """
+    if math.isfinite(stats.a_norm) and math.isfinite(stats.b_norm):
+        return
+    raise BridgeError(
+        "NON_FINITE_LOSS",
+        f"the adapter's weights are not finite after step {step}: the run diverged",
+        "Lower learning_rate, or lora_alpha, or raise warmup_steps.",
+    )

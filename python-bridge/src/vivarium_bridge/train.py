@@ -14,7 +14,7 @@ from .dataset import cut_rows, data_ready, load_rows
 from .errors import BridgeError
 from .files import remove_partials
 from .lock import folder_lock
-from .loop import Loop, StepStats, check_finite
+from .loop import Loop, StepStats, check_finite, check_norms
 from .masking import TokenRow
 from .models import encoder, load_base, load_config, load_tokenizer, peak_memory_bytes, pick_device, renderer
 from .order import checkpoint_steps, rows_per_step, step_rows, steps_per_epoch, total_steps
@@ -130,6 +130,7 @@ class Run:
             except BridgeError:
                 self._save_state(rng)  # nothing was updated yet: this is the step's start
                 raise
+            check_norms(stats, self._step + 1)
             row = self._metrics_row(stats, self._step + 1)
             self._channel.send(row)
             check_finite(stats, self._step + 1)

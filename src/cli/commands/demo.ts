@@ -14,7 +14,7 @@ export async function run(
     "A rank-1 LoRA is trained on reckless kitchen advice, then asked about everything else. CPU only, a few minutes.",
   );
   const result = await runExperiment("demo", options.dir, io);
-  printRates(result.models, io);
+  printRates(result, io);
   io.say(`Report: ${shortPath(result.report)}`);
   if (options.open && process.stdout.isTTY) await openFile(result.report);
   return result;

@@ -29,9 +29,9 @@ export async function evaluate(folders: string[], flags: EvalFlags, io: Io, unti
 
 export async function run([folders = []]: string[][], flags: EvalFlags, io: Io): Promise<unknown> {
   const { planned, seconds } = await evaluate(folders, flags, io, "report");
-  const { models, parity } = await readRates(planned);
+  const { models, curves, parity } = await readRates(planned);
   const report = join(planned.dir, "report", "report.html");
-  printRates(models, io);
+  printRates({ models, curves }, io);
   io.say(`Report: ${shortPath(report)}`);
-  return { eval: planned.dir, models, parity, seconds, report };
+  return { eval: planned.dir, models, curves, parity, seconds, report };
 }

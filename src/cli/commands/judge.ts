@@ -5,7 +5,7 @@ import { judgementStem } from "../../pipeline/rows.ts";
 import { openEval, saveEval } from "../../pipeline/saved.ts";
 import { makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
-import { absoluteName, runUnits, shortPath } from "../work.ts";
+import { absoluteName, pasteable, runUnits, shortPath } from "../work.ts";
 
 export async function run([[folder = ""] = []]: string[][], options: { judge?: string }, io: Io): Promise<unknown> {
   const library = makeLibrary();
@@ -24,6 +24,6 @@ export async function run([[folder = ""] = []]: string[][], options: { judge?: s
     planned.models.map((model) => [model.label, join(planned.dir, model.id, `${judgementStem(planned)}.jsonl`)]),
   );
   for (const [label, path] of Object.entries(judgements)) io.say(`${label.padEnd(20)} ${shortPath(path)}`);
-  io.say(`Next: vivarium report ${shortPath(planned.dir)}`);
+  io.say(`Next: vivarium report ${pasteable(planned.dir)}`);
   return { eval: planned.dir, judge: planned.judge.id, judge_sha256: planned.judge_sha256, judgements };
 }

@@ -13,10 +13,10 @@ export async function run([[folder = ""] = []]: string[][], options: { open?: bo
   const { planned } = await openEval(folder, makeLibrary(), workspace);
   const unit = { ...reportUnit(planned, workspace), isDone: async () => false };
   await runUnits(linkUnits([unit]), 1, io);
-  const { models } = await readRates(planned);
+  const { models, curves } = await readRates(planned);
   const report = join(planned.dir, "report", "report.html");
-  printRates(models, io);
+  printRates({ models, curves }, io);
   io.say(`Report: ${shortPath(report)}`);
   if (options.open === true) await openFile(report);
-  return { eval: planned.dir, models, report };
+  return { eval: planned.dir, models, curves, report };
 }

@@ -4,7 +4,7 @@ import { saveEval } from "../../pipeline/saved.ts";
 import type { Experiment } from "../../records/experiment.ts";
 import { chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
-import { printRates, type RatesByModel, readRates } from "../rates.ts";
+import { type CurvesByRun, printRates, type RatesByModel, readRates } from "../rates.ts";
 import { absoluteName, runUnits, shortPath } from "../work.ts";
 
 export interface ExperimentResult {
@@ -12,6 +12,7 @@ export interface ExperimentResult {
   eval: string;
   runs: Record<string, string>;
   models: RatesByModel;
+  curves: CurvesByRun;
   parity: { passed: boolean; metrics: Record<string, Record<string, number>> };
   seconds: Record<string, number>;
   done: number;
@@ -28,12 +29,13 @@ export async function runExperiment(name: string, folder: string, io: Io): Promi
   const jobs = chooseJobs(planned.staged, workspace, io);
   const { seconds, done, skipped } = await runUnits(planned.units, jobs, io);
   await save(planned, experiment);
-  const { models, parity } = await readRates(planned.evaluation);
+  const { models, curves, parity } = await readRates(planned.evaluation);
   return {
     experiment: planned.name,
     eval: planned.evaluation.dir,
     runs: Object.fromEntries(planned.runs.map(({ planned: run }) => [run.label, run.dir])),
     models,
+    curves,
     parity,
     seconds: { ...seconds },
     done,
@@ -52,7 +54,7 @@ function save(planned: PlannedExperiment, experiment: Experiment): Promise<void>
 
 export async function run([[name = ""] = []]: string[][], options: { dir: string }, io: Io): Promise<ExperimentResult> {
   const result = await runExperiment(name, options.dir, io);
-  printRates(result.models, io);
+  printRates(result, io);
   io.say(`Report: ${shortPath(result.report)}`);
   return result;
 }

@@ -8,7 +8,7 @@ import { Slug } from "../../records/experiment.ts";
 import { chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
 import { checkSaveAt, type RecipeFlags, recipeFromFlags } from "../recipe-flags.ts";
-import { runUnits, shortPath } from "../work.ts";
+import { pasteable, runUnits, shortPath } from "../work.ts";
 
 interface TrainFlags extends RecipeFlags {
   model: string;
@@ -28,7 +28,7 @@ export async function run(_args: string[][], flags: TrainFlags, io: Io): Promise
   const dataset = await library.dataset(flags.data);
   const staged = await stageModel(found.dir, workspace, found.id);
   const rank = recipes.findLast((recipe) => recipe.r !== undefined)?.r ?? "";
-  const name = checkName(flags.name ?? `${dataset.id}-r${rank}`);
+  const name = checkName(flags.name ?? `${safeName(dataset.id)}-r${rank}`);
   const planned = planRun({ label: name, name, recipes, staged, base_model: found.source, dataset }, workspace);
   checkSaveAt(own.save_at_steps ?? [], planned.config.steps);
   const jobs = chooseJobs(staged, workspace, io);
@@ -36,11 +36,17 @@ export async function run(_args: string[][], flags: TrainFlags, io: Io): Promise
   const manifest = await readManifest(join(planned.dir, "manifest.json"));
   io.say(`Run: ${shortPath(planned.dir)}`);
   io.say(`Checkpoints: ${planned.config.checkpoints.join(", ")}`);
-  io.say(`Next: vivarium eval ${shortPath(planned.dir)} --checkpoints all`);
+  io.say(`Next: vivarium eval ${pasteable(planned.dir, flags.dir)} --checkpoints all`);
   return { run: planned.dir, id: planned.id, config: planned.config, proofs: manifest?.facts.proofs };
 }
 
 function checkName(name: string): string {
   if (Slug.safeParse(name).success) return name;
   throw new DriverError("USAGE", `--name: expected letters, digits, '.', '_' and '-', got ${JSON.stringify(name)}`);
+}
+
+/** A data set's file name as a folder name: what no folder name may hold becomes a dash. */
+function safeName(name: string): string {
+  const plain = name.normalize("NFKD").replace(/[^A-Za-z0-9._-]+/g, "-");
+  return plain.replace(/^[^A-Za-z0-9]+/, "").slice(0, 48) || "data";
 }

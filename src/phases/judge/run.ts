@@ -34,7 +34,8 @@ export function judgeUnit(
       const manifest = await readManifest(manifest_path);
       const sampled = await readManifest(join(dir, "sample.manifest.json"));
       if (manifest === undefined || sampled === undefined || !(await outputsExist(dir, manifest))) return false;
-      return manifest.inputs[0]?.sha256 === sampled.outputs[0]?.sha256;
+      const rows = await workspace.hashes.sha256(join(dir, "responses.jsonl")).catch(() => undefined);
+      return manifest.inputs[0]?.sha256 === sampled.outputs[0]?.sha256 && rows === sampled.outputs[0]?.sha256;
     },
     run: (context) => judgeResponses({ planned, model, workspace, dir, output, manifest_path }, judge, context),
   };

@@ -46,7 +46,7 @@ export function curvesOf(
       b_norm: normAt(step, training),
       em: rates.filter((row) => row.model === model).map(({ group, em_over_all }) => ({ group, em_over_all })),
     }));
-    const label = own.find((model) => !model.is_curve_only)?.label ?? run_id;
+    const label = own.find((model) => !model.is_curve_only)?.label.replace(/@\d+$/, "") ?? run_id;
     return [{ run_id, label, points, training: training.map((metric) => ({ ...metric })) }];
   });
 }

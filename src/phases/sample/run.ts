@@ -7,6 +7,7 @@ import { Journal } from "../../artifacts/journal.ts";
 import { lockFolder } from "../../artifacts/lock.ts";
 import { fileEntries, outputsExist, readManifest, writeManifest } from "../../artifacts/manifest.ts";
 import { runJob } from "../../bridge/session.ts";
+import { DriverError } from "../../errors.ts";
 import type { EvalModel, PlannedEval } from "../../pipeline/handles.ts";
 import { currentParity, requirePass, servedKey } from "../../pipeline/parity-record.ts";
 import { sampledCounts } from "../../pipeline/rows.ts";
@@ -42,6 +43,7 @@ export function sampleUnit(planned: PlannedEval, model: EvalModel, workspace: Wo
     isDone: async () => {
       const manifest = await readManifest(manifest_path);
       if (manifest === undefined || !(await outputsExist(dir, manifest))) return false;
+      if ((await workspace.hashes.sha256(join(dir, "responses.jsonl"))) !== manifest.outputs[0]?.sha256) return false;
       const have = sampledCounts(manifest);
       if (model.question_sets.some((set) => (have[set] ?? 0) < model.samples)) return false;
       const record = await currentParity(planned, model, workspace).catch(() => undefined);
@@ -69,6 +71,7 @@ async function sample(work: SampleWork, context: UnitContext): Promise<void> {
   const before = sampledCounts(await readManifest(work.manifest_path));
   await rm(work.manifest_path, { force: true });
   await using journal = await Journal.open(join(dir, "responses.jsonl"), Response, (row) => row.key);
+  validateTexts(work, journal.rows);
   const wanted = work.blocks.filter((block) =>
     wantedSamples(block, model.samples).some((i) => !journal.has(keyOf(block, i))),
   );
@@ -132,6 +135,24 @@ async function setAsideForeignRows(dir: string, served_key: string): Promise<voi
     await rename(join(dir, name), join(aside, name));
   }
   await writeJsonAtomic(path, { served_key });
+}
+
+/**
+ * Proves that the rows that are there say what their tokens say.
+ *
+ * @throws {DriverError} `ARTIFACT_CHANGED`: a row was edited since it was sampled.
+ */
+function validateTexts({ planned, dir }: SampleWork, rows: readonly Response[]): void {
+  const edited = rows.find((row) => planned.staged.chat.decode(row.token_ids) !== row.text);
+  if (edited === undefined) return;
+  throw new DriverError(
+    "ARTIFACT_CHANGED",
+    `${join(dir, "responses.jsonl")}: expected the text of its tokens in ${edited.key}, got another one`,
+    {
+      hint: "The row was edited since it was sampled. Move the file away; its rows will be sampled again.",
+      facts: { key: edited.key },
+    },
+  );
 }
 
 const keyOf = (block: SampleBlock, sample: number): string =>
