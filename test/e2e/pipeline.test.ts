@@ -2,7 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Sandbox } from "../helpers/cli.ts";
-import { comparableResults, digestResults, writeSmallExperiment } from "../helpers/experiment.ts";
+import { comparableResults, writeSmallExperiment } from "../helpers/experiment.ts";
 
 interface RunJson {
   eval: string;
@@ -43,11 +43,11 @@ describe("an experiment on nano, from the file to the report", { timeout: PATIEN
   });
 
   test("does nothing the second time, and says so", async () => {
-    const before = digestResults(sandbox.dir);
+    const before = comparableResults(sandbox);
     const again = await sandbox.run("run", sandbox.path("small-10.yaml"));
     expect(again.code).toBe(0);
     expect(again.stderr).toContain("Nothing to do: all of it is done already.");
-    expect(digestResults(sandbox.dir)).toEqual(before);
+    expect(comparableResults(sandbox)).toEqual(before);
   });
 
   test("gives the same responses, token for token, in another folder", async () => {

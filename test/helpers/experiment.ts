@@ -38,7 +38,7 @@ const MEASURED = new Set(["tokens_per_second", "peak_memory_bytes", "revision"])
  * Digests of everything that two equal runs must have in common, by path below `dir`: journals (less what was measured of
  * the machine), adapters, GGUFs and the report.
  */
-export function digestResults(dir: string): Record<string, string> {
+function digestResults(dir: string): Record<string, string> {
   const files = readdirSync(dir, { recursive: true, encoding: "utf8" }).filter((file) =>
     /(\.jsonl|adapter_model\.safetensors|\.gguf|summary\.json|rates\.csv)$/.test(file),
   );
