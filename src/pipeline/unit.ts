@@ -1,5 +1,3 @@
-import type { Hello } from "../protocol/wire.ts";
-
 export const PHASES = ["stage", "train", "convert", "parity", "sample", "judge", "report"] as const;
 export type PhaseName = (typeof PHASES)[number];
 
@@ -36,6 +34,3 @@ export interface WorkUnit {
   isDone(): Promise<boolean>;
   run(context: UnitContext): Promise<void>;
 }
-
-/** Runtime facts of a child that belong into a manifest. */
-export type ChildFacts = Pick<Hello, "runtime" | "packages" | "device">;

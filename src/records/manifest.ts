@@ -23,7 +23,7 @@ export const Manifest = z.strictObject({
   packages: z.record(z.string(), z.string()),
   device: z.string(),
   seed: z.int().nonnegative().nullable(),
-  wall_seconds: z.number().nonnegative(),
+  wall_seconds: z.number().nonnegative().nullable().describe("null where the work was done while planning"),
   facts: z.record(z.string(), z.unknown()).describe("what this kind of folder adds: proofs, digests, counts"),
 });
 export type Manifest = z.output<typeof Manifest>;

@@ -63,7 +63,7 @@ export function stageUnit(staged: StagedModel, workspace: Workspace): WorkUnit {
         packages: {},
         device: "none",
         seed: null,
-        wall_seconds: 0,
+        wall_seconds: null,
         facts: {
           name: staged.id,
           architecture: staged.model.architecture,
