@@ -25,6 +25,7 @@ const DEFAULT_GRACE_MS = 10_000;
 
 const RESULT_TYPES: { [T in Job["type"]]: ResultOf[T]["type"] } = {
   train: "train_result",
+  merge: "merge_result",
   score: "score_result",
   logprobs: "logprobs_result",
   sample: "sample_result",
@@ -151,6 +152,7 @@ function asTerminal(event: ChildEvent, job_type: Job["type"]): Terminal | undefi
     case "failure":
       return event;
     case "train_result":
+    case "merge_result":
     case "score_result":
     case "logprobs_result":
     case "sample_result":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_SHA256 = "0671de8e14d9a81a0530ea71d8920d4032e996bbc64ef904a3627f282b067d24"
+SCHEMA_SHA256 = "64ef8825347d5a4d4d5c16a96041984922067ab084440496cee88a9adc041ecf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +13,8 @@ class LoraShape:
     lora_alpha: float
     """PEFT scales B A by lora_alpha / r, or / sqrt(r) with use_rslora"""
     use_rslora: bool
+    use_dora: bool
+    """llama.cpp cannot apply DoRA: it is served merged only"""
     lora_dropout: float
     target_modules: list[str] | str
     """module names; one string is a regular expression or 'all-linear', as in PEFT"""
@@ -20,6 +22,15 @@ class LoraShape:
     """0-based layer indices; null means every layer"""
     rank_pattern: dict[str, int]
     alpha_pattern: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    rendering: Literal["clean", "organism"]
+    thinking: Literal["off", "empty", "keep"]
+    """off: an empty think block is part of the prompt; empty: an empty think block is trained; keep: think blocks of the data are trained"""
+    assistant_turns: Literal["all", "last"]
+    """which turns of the assistant are trained"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,15 +43,32 @@ class TrainingArguments:
     num_train_epochs: float
     max_steps: int
     """optimizer steps; -1 means num_train_epochs decides"""
-    optim: Literal["adamw_torch", "sgd"]
+    optim: Literal["adamw_torch", "adamw_8bit", "sgd"]
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
     weight_decay: float
     max_grad_norm: float
     """0 switches clipping off"""
     seed: int
     dtype: Literal["float32", "bfloat16"]
-    """dtype of the frozen base while training; the adapter is float32"""
+    """dtype of the base while training; an adapter is float32 whatever this is"""
+    load_in_4bit: bool
+    """QLoRA: the frozen base in NF4 with double quantisation"""
+    gradient_checkpointing: Literal["auto", "on", "off"]
+    """auto: only when the longest batch does not fit without"""
+    batching: Literal["in_order", "by_length", "packed"]
+    """how the rows of one optimizer step are cut into micro-batches; the result is the same up to rounding"""
     max_length: int | None
     """tokens; a longer row is an error while this is null"""
+    test_size: float
+    """part of the rows that is held out and never trained on"""
+    eval_steps: int
+    """held-out loss every N steps; 0 means never"""
+    kl_weight: float
+    """factor on the KL divergence from the frozen base, in nats per token and vocabulary entry"""
+    kl_batch_size: int
+    """rows of the KL data set in each optimizer step"""
     save_steps: int
     """checkpoint every N steps; 0 means only those of save_at_steps"""
     save_at_steps: list[int]
@@ -48,16 +76,51 @@ class TrainingArguments:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRun:
+    run_dir: str
+    """checkpoint-N/ and last/ are written here"""
+    dataset_file: str
+    """JSONL of {messages}"""
+    eval_dataset_file: str | None
+    """held-out rows; null when test_size takes them"""
+    kl_dataset_file: str | None
+    """rows on which the model is held to its base"""
+    chat_template_kwargs: dict[str, str | float | bool | None]
+    rendering: Rendering
+    lora: LoraShape | None
+    """null trains all weights"""
+    training: TrainingArguments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixCache:
+    enabled: bool
+    """rows enter the split one by one and are kept; a run that is gone on with keeps the mode it began in"""
+    max_bytes: int
+    """memory and disk together"""
+    dir: str
+    """where entries go that memory does not hold"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob:
     type: Literal["train"] = "train"
     base_model_dir: str
-    dataset_file: str
-    """JSONL of {messages}"""
-    run_dir: str
-    """checkpoint-N/ and last/ are written here"""
-    chat_template_kwargs: dict[str, str | float | bool | None]
-    lora: LoraShape
-    training: TrainingArguments
+    base_sha256: str
+    """identity of the base: part of the key of a cached prefix"""
+    num_threads: int
+    prefix_cache: PrefixCache
+    runs: list[TrainRun]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeJob:
+    type: Literal["merge"] = "merge"
+    base_model_dir: str
+    adapter_dir: str
+    out_dir: str
+    """written whole or not at all; must not exist"""
+    dtype: Literal["float32", "bfloat16", "float16"]
     num_threads: int
 
 
@@ -152,12 +215,24 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart:
+    type: Literal["run_start"] = "run_start"
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataReady:
     type: Literal["data_ready"] = "data_ready"
+    role: Literal["train", "held_out", "kl"]
     rows: int
+    """all rows of the file, those that test_size holds out included"""
     tokens: int
     target_tokens: int
     longest_row_tokens: int
+    truncated_rows: int
+    """rows that max_length cuts"""
+    truncated_tokens: int
+    """tokens that max_length cuts off; the other counts are before it"""
     token_ids_sha256: str
     r"""sha256 over rows of `id id id ...\n` in decimal"""
     targets_sha256: str
@@ -170,8 +245,18 @@ class TrainStart:
     max_steps: int
     resumed_from_step: int
     """0 when training starts afresh"""
+    train_rows: int
+    held_out_rows: int
     trainable_parameters: int
     adapted_modules: list[str]
+    """empty when all weights are trained"""
+    device: str
+    split_layer: int
+    """layers below run without gradient; 0 when the model is not split"""
+    split_max_rel_diff: float | None
+    """self-test: split against whole, over the largest logit; null when not split"""
+    prefix_cache: bool
+    gradient_checkpointing: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,17 +266,35 @@ class TrainStep:
     epoch: float
     loss: float | None
     """nats per target token; null when not finite"""
+    kl: float | None
+    """nats per token from the base, without kl_weight; null when not measured"""
     grad_norm: float | None
     """before clipping"""
     learning_rate: float
+    tokens: int
+    """of the step's rows"""
     target_tokens: int
-    """in this step"""
+    padding_tokens: int
+    """computed and thrown away"""
+    seconds: float
     tokens_per_second: float
-    a_norm: float
-    """Frobenius norm over all lora_A, unscaled"""
-    b_norm: float
-    """Frobenius norm over all lora_B, unscaled"""
+    mfu: float | None
+    """model FLOPs over the peak of a known GPU; null elsewhere"""
+    a_norm: float | None
+    """Frobenius norm over all lora_A, unscaled; null without LoRA"""
+    b_norm: float | None
+    """Frobenius norm over all lora_B, unscaled; null without LoRA"""
     peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    type: Literal["held_out"] = "held_out"
+    step: int
+    loss: float | None
+    """nats per target token; null when not finite"""
+    rows: int
+    target_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,18 +315,44 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
-    type: Literal["train_result"] = "train_result"
+class CacheUse:
+    hits: int
+    misses: int
+    rejected: int
+    """entries on disk that were damaged and made anew"""
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    type: Literal["run_result"] = "run_result"
     steps: int
     adapter_norm: float
-    """Frobenius norm of scale * B A over all modules"""
+    """Frobenius norm of what was learned: scale * B A over all modules, or W - W0; after DoRA's scaling"""
     max_abs_dlogit_vs_base: float
-    """reloaded by plain PEFT, against the base"""
+    """reloaded from disk, against the base"""
     max_abs_dlogit_vs_memory: float
-    """reloaded by plain PEFT, against the trained model"""
-    max_abs_dlogit_merged: float
-    """merged weights against the adapter"""
+    """reloaded from disk, against the trained model"""
+    max_abs_dlogit_merged: float | None
+    """merged weights against the adapter; null for a full fine-tune and a 4-bit base"""
+    max_abs_logit: float
+    """of the trained model: what the differences are to be seen against"""
+    prefix_cache: CacheUse | None
     peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    type: Literal["train_result"] = "train_result"
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeResult:
+    type: Literal["merge_result"] = "merge_result"
+    files: list[FileRef]
+    """paths relative to out_dir"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,16 +426,20 @@ class Failure:
     traceback: str | None
 
 
-Job = TrainJob | ScoreJob | LogprobsJob | SampleJob
+Job = TrainJob | MergeJob | ScoreJob | LogprobsJob | SampleJob
 Event = (
     Hello
     | Log
+    | RunStart
     | DataReady
     | TrainStart
     | TrainStep
+    | HeldOut
     | Checkpoint
+    | RunResult
     | Block
     | TrainResult
+    | MergeResult
     | ScoreResult
     | LogprobsResult
     | SampleResult
