@@ -8,49 +8,96 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _wire as wire
+from .batching import micro_batches
 from .cancel import Cancellation
 from .errors import BridgeError
 from .masking import TokenRow
+from .optim import make_optimizer, make_schedule
+from .order import step_window
+from .prefix_cache import PrefixCache
 
 IGNORE_INDEX = -100
 """Label that torch's cross entropy skips. Source: torch.nn.CrossEntropyLoss, ``ignore_index`` default."""
-ADAM_BETAS = (0.9, 0.999)
-ADAM_EPS = 1e-8
-"""Source: transformers.TrainingArguments ``adam_beta1``, ``adam_beta2``, ``adam_epsilon`` defaults."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepStats:
-    """Numbers of one step. ``loss`` is in nats per target token, norms are unitless, ``grad_norm`` before clipping."""
+    """Numbers of one step, as in ``wire.TrainStep``, but for losses that may be not finite."""
 
     loss: float
+    kl: float | None
     grad_norm: float
     learning_rate: float
     tokens: int
     target_tokens: int
+    padding_tokens: int
     seconds: float
-    a_norm: float
-    b_norm: float
+    mfu: float | None
+    a_norm: float | None
+    b_norm: float | None
 
     @property
     def is_finite(self) -> bool:
         """Whether the update was made."""
-        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+        return all(math.isfinite(value) for value in (self.loss, self.kl or 0.0, self.grad_norm))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """How the run is computed, as in ``wire.TrainStart``."""
+
+    split_layer: int
+    split_max_rel_diff: float | None
+    prefix_cache: bool
+    gradient_checkpointing: bool
 
 
 class Loop:
-    """An adapted model with its optimizer. Knows nothing of files and events."""
+    """A model with its trained parameters and their optimizer. Knows nothing of files and events."""
 
-    def __init__(self, model: Any, rows: list[TokenRow], training: wire.TrainingArguments, steps: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        rows: list[TokenRow],
+        kl_rows: list[TokenRow],
+        training: wire.TrainingArguments,
+        steps: int,
+        cache: PrefixCache | None,
+        info: Callable[[str], None],
+    ) -> None:
         self.model = model
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = make_optimizer(list(self.parameters.values()), training)
+        self.parameters: dict[str, Any] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = make_optimizer(self.parameters, training, model.device)
         self._rows = rows
+        self._kl_rows = kl_rows
         self._training = training
-        self._learning_rate = make_schedule(self.optimizer, training, steps)
-        self._selects_logits = "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
+        self._cache = cache
+        self._info = info
+        self._learning_rate = make_schedule(training, steps)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._selects_logits = "logits_to_keep" in inspect.signature(base.forward).parameters
 
-    def run_step(self, step: int, batches: list[list[int]], cancellation: Cancellation) -> StepStats:
+    def prepare(self, cancellation: Cancellation) -> Prepared:
+        """Decide how the run is computed. Random state, gradients and weights stay as they are."""
+        cancellation.check()
+        return Prepared(split_layer=0, split_max_rel_diff=None, prefix_cache=False, gradient_checkpointing=False)
+
+    def held_out(self, rows: list[TokenRow], cancellation: Cancellation) -> tuple[float, int]:
+        """Loss in nats per target token over all rows, and the number of targets. Draws no random number."""
+        import torch
+
+        was_training = self.model.training
+        self.model.eval()
+        total, n_targets = 0.0, 0
+        with torch.no_grad():
+            for row in rows:
+                cancellation.check()
+                total += self._loss_sum([row]).item()
+                n_targets += row.n_targets
+        self.model.train(was_training)
+        return total / n_targets, n_targets
+
+    def run_step(self, step: int, cancellation: Cancellation) -> StepStats:
         """Make one update, unless the loss or its gradient is not finite.
 
         The loss is the sum over all target tokens of all micro-batches over their number, so that 16 x 1 and 2 x 8
@@ -58,7 +105,6 @@ class Loop:
 
         Args:
             step: Counts from 0.
-            batches: Row indices of each micro-batch.
             cancellation: Looked at between micro-batches; the parameters are those of the step's start then.
 
         Raises:
@@ -67,13 +113,14 @@ class Loop:
         import torch
 
         started = time.perf_counter()
-        rows = [self._rows[index] for batch in batches for index in batch]
+        window = step_window(self._training, len(self._rows), step)
+        rows = [self._rows[index] for index in window]
         n_targets = sum(row.n_targets for row in rows)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), dtype=torch.float64, device=self.model.device)
-        for batch in batches:
+        for batch in micro_batches(self._rows, window, self._training):
             cancellation.check()
             part = self._loss_sum([self._rows[index] for index in batch]) / n_targets
             part.backward()
@@ -85,11 +132,14 @@ class Loop:
         a_norm, b_norm = self._norms()
         return StepStats(
             loss=loss.item(),
+            kl=None,
             grad_norm=grad_norm.item(),
             learning_rate=self._learning_rate(step),
             tokens=sum(len(row.ids) for row in rows),
             target_tokens=n_targets,
+            padding_tokens=0,
             seconds=time.perf_counter() - started,
+            mfu=None,
             a_norm=a_norm,
             b_norm=b_norm,
         )
@@ -118,13 +168,15 @@ class Loop:
         limit = self._training.max_grad_norm or math.inf
         return torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit)
 
-    def _norms(self) -> tuple[float, float]:
-        """Frobenius norms over all lora_A and all lora_B, unscaled."""
+    def _norms(self) -> tuple[float | None, float | None]:
+        """Frobenius norms over all lora_A and all lora_B, unscaled; None where there is no such matrix."""
         import torch
 
         by_side = [
             [p.detach() for name, p in self.parameters.items() if f".{side}." in name] for side in ("lora_A", "lora_B")
         ]
+        if not all(by_side):
+            return None, None
         a, b = torch.stack([torch.nn.utils.get_total_norm(side) for side in by_side]).tolist()
         return a, b
 
@@ -149,33 +201,6 @@ def pad(rows: list[TokenRow]) -> tuple[Any, Any, Any]:
         mask[index, : len(tokens)] = 1
         labels[index, : len(tokens) - 1] = torch.where(targets[1:], tokens[1:], IGNORE_INDEX)
     return ids, mask, labels
-
-
-def make_optimizer(parameters: list[Any], training: wire.TrainingArguments) -> Any:
-    """AdamW or plain SGD, as ``transformers.Trainer`` makes them; every LoRA matrix is decayed."""
-    import torch
-
-    rate, decay = training.learning_rate, training.weight_decay
-    if training.optim == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.AdamW(parameters, lr=rate, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=decay)
-
-
-def make_schedule(optimizer: Any, training: wire.TrainingArguments, steps: int) -> Callable[[int], float]:
-    """Learning rate of a step, counted from 0: a pure function, so that it has no state to resume.
-
-    The factor is that of ``transformers.get_scheduler``; its scheduler object is never stepped.
-    """
-    from transformers.optimization import get_scheduler
-
-    scheduler: Any = get_scheduler(
-        training.lr_scheduler_type,
-        optimizer,
-        num_warmup_steps=training.warmup_steps,
-        num_training_steps=steps,
-    )
-    (factor,) = scheduler.lr_lambdas
-    return lambda step: training.learning_rate * factor(step)
 
 
 def check_finite(stats: StepStats, step: int) -> None:
@@ -208,7 +233,7 @@ def check_norms(stats: StepStats, step: int) -> None:
     Raises:
         BridgeError: ``NON_FINITE_LOSS``.
     """
-    if math.isfinite(stats.a_norm) and math.isfinite(stats.b_norm):
+    if all(norm is None or math.isfinite(norm) for norm in (stats.a_norm, stats.b_norm)):
         return
     raise BridgeError(
         "NON_FINITE_LOSS",

@@ -1,12 +1,14 @@
 """Which rows are in which step: a pure function of the seed, so that resuming needs no state but the step."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 from . import _wire as wire
 
 
-def epoch_order(seed: int, epoch: int, n_rows: int) -> list[int]:
+@lru_cache(maxsize=2)  # a step asks for its whole epoch
+def epoch_order(seed: int, epoch: int, n_rows: int) -> tuple[int, ...]:
     """A permutation of the rows, a pure function of its arguments.
 
     Rows are sorted by 64 random bits each. These come raw from Philox4x64-10 with key ``(seed, epoch)``: NumPy keeps
@@ -22,7 +24,7 @@ def epoch_order(seed: int, epoch: int, n_rows: int) -> list[int]:
     import numpy as np
 
     bits: Any = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(n_rows)
-    return np.argsort(bits, kind="stable").tolist()
+    return tuple(np.argsort(bits, kind="stable").tolist())
 
 
 def steps_per_epoch(training: wire.TrainingArguments, n_rows: int) -> int:
@@ -45,8 +47,8 @@ def total_steps(training: wire.TrainingArguments, n_rows: int) -> int:
     return math.ceil(training.num_train_epochs * steps_per_epoch(training, n_rows))
 
 
-def step_rows(training: wire.TrainingArguments, n_rows: int, step: int) -> list[list[int]]:
-    """The micro-batches of one optimizer step, as row indices.
+def step_window(training: wire.TrainingArguments, n_rows: int, step: int) -> list[int]:
+    """The rows of one optimizer step, as indices, in the order in which they were drawn.
 
     Args:
         training: Batch sizes and seed.
@@ -54,8 +56,13 @@ def step_rows(training: wire.TrainingArguments, n_rows: int, step: int) -> list[
         step: Counts from 0.
     """
     epoch, index = divmod(step, steps_per_epoch(training, n_rows))
-    window = rows_per_step(training)
-    rows = epoch_order(training.seed, epoch, n_rows)[index * window : (index + 1) * window]
+    size = rows_per_step(training)
+    return list(epoch_order(training.seed, epoch, n_rows)[index * size : (index + 1) * size])
+
+
+def step_rows(training: wire.TrainingArguments, n_rows: int, step: int) -> list[list[int]]:
+    """The rows of one optimizer step in micro-batches, in order."""
+    rows = step_window(training, n_rows, step)
     size = training.per_device_train_batch_size
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
