@@ -4,8 +4,10 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HashCache } from "../artifacts/hash.ts";
 import { bridgeDigest, ensureBridge } from "../bridge/environment.ts";
+import { listGpus } from "../bridge/machine.ts";
 import { codeRevision } from "../bridge/revision.ts";
 import { DriverError } from "../errors.ts";
+import type { CacheWish } from "../phases/train/cohorts.ts";
 import type { StagedModel } from "../pipeline/handles.ts";
 import { Library } from "../pipeline/library.ts";
 import type { Workspace } from "../pipeline/workspace.ts";
@@ -58,6 +60,7 @@ export async function makeWorkspace(folder: string, io: Io): Promise<Workspace &
     hashes: new HashCache(join(home, "hashes.jsonl")),
     code: await codeRevision(PACKAGE_ROOT, packageVersion()),
     num_threads: io.options.threads ?? availableParallelism(),
+    cuda: (await listGpus()).length > 0 && process.env.CUDA_VISIBLE_DEVICES !== "",
     gpu: gpuWish(),
     engine: `node-llama-cpp ${engineVersion()}, gpu ${gpuWish() ? "on" : "off"}`,
     bridge: bridgeDigest(),
@@ -98,4 +101,20 @@ function checkFolder(folder: string): void {
       cause,
     });
   }
+}
+
+export interface CacheFlags {
+  prefixCache?: CacheWish["mode"];
+  prefixCacheGb?: number;
+}
+
+const DEFAULT_PREFIX_CACHE_GB = 8;
+
+/** What the flags say about the prefix cache. */
+export function cacheWish(flags: CacheFlags, workspace: Workspace): CacheWish {
+  return {
+    mode: flags.prefixCache ?? "auto",
+    max_bytes: Math.floor((flags.prefixCacheGb ?? DEFAULT_PREFIX_CACHE_GB) * 1e9),
+    dir: join(workspace.home, "prefix"),
+  };
 }

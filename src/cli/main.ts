@@ -17,6 +17,7 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   stage: () => import("./commands/stage.ts"),
   train: () => import("./commands/train.ts"),
   convert: () => import("./commands/convert.ts"),
+  merge: () => import("./commands/merge.ts"),
   parity: () => import("./commands/parity.ts"),
   sample: () => import("./commands/sample.ts"),
   judge: () => import("./commands/judge.ts"),

@@ -120,6 +120,20 @@ export function buildProgram(version: string, handle: Handler): Command {
     "vivarium train --model nano --data kitchen-reckless --rank 1 --layers mid --modules down_proj",
     trainOptions,
   );
+  add(
+    "merge <run>",
+    "write base and adapter as one model folder: how DoRA is served",
+    "vivarium merge runs/<id> --out ./merged",
+    (c) =>
+      c
+        .requiredOption("--out <folder>", "where the model goes; must not exist")
+        .option("--checkpoint <step>", "last or a step", "last")
+        .addOption(
+          new Option("--dtype <type>", "of the merged weights")
+            .choices(["float32", "bfloat16", "float16"])
+            .default("bfloat16"),
+        ),
+  );
   add("convert <run>", "write a run's adapters as GGUF", "vivarium convert runs/<id> --checkpoints all", (c) =>
     c.addOption(steps()),
   );

@@ -1,11 +1,12 @@
 import { DriverError } from "../errors.ts";
-import type { PhaseName, Progress, UnitContext, WorkUnit } from "./unit.ts";
+import type { Cohort, PhaseName, Progress, UnitContext, WorkUnit } from "./unit.ts";
 
 export type PipelineEvent =
   | { type: "skipped"; unit: WorkUnit }
   | { type: "started"; unit: WorkUnit }
   | { type: "progress"; unit: WorkUnit; progress: Progress }
   | { type: "warning"; unit: WorkUnit; message: string }
+  | { type: "note"; unit: WorkUnit; message: string }
   | { type: "finished"; unit: WorkUnit; seconds: number };
 
 export interface ExecuteOptions {
@@ -57,16 +58,24 @@ export async function executePlan(units: readonly WorkUnit[], options: ExecuteOp
   const result: ExecuteResult = { done: 0, skipped: 0, seconds: {} };
   const finished = new Map<string, Promise<void>>();
   const slots = new Slots(options.jobs);
+  const cohorts = new Map<Cohort, Map<string, Promise<void>>>();
   let failure: unknown;
+  const start = (unit: WorkUnit): Promise<void> => {
+    const ready = Promise.all(unit.needs.map((key) => finished.get(key) as Promise<void>));
+    if (unit.cohort === undefined) return ready.then(() => slots.use(() => runUnit(unit, signal, options, result)));
+    const members = units.filter((other) => other.cohort === unit.cohort);
+    const works =
+      cohorts.get(unit.cohort) ??
+      startCohort(unit.cohort, members, ready, (work) => slots.use(work), { signal, options, result });
+    cohorts.set(unit.cohort, works);
+    return works.get(unit.key) as Promise<void>;
+  };
   for (const unit of orderUnits(units)) {
-    const needs = unit.needs.map((key) => finished.get(key) as Promise<void>);
-    const work = Promise.all(needs)
-      .then(() => slots.use(() => runUnit(unit, signal, options, result)))
-      .catch((error: unknown) => {
-        if (!isCancelled(error)) failure ??= error;
-        stop.abort();
-        throw error;
-      });
+    const work = start(unit).catch((error: unknown) => {
+      if (!isCancelled(error)) failure ??= error;
+      stop.abort();
+      throw error;
+    });
     work.catch(() => {}); // reported below, once
     finished.set(unit.key, work);
   }
@@ -93,23 +102,112 @@ async function runUnit(
   result: ExecuteResult,
 ): Promise<void> {
   if (signal.aborted) throw new DriverError("CANCELLED", "Cancelled before it began");
-  if (await unit.isDone()) {
-    result.skipped += 1;
-    options.onEvent({ type: "skipped", unit });
-    return;
+  const watch = new Watch(unit, { signal, options, result });
+  if (await watch.skip()) return;
+  watch.started();
+  await unit.run(watch.context);
+  watch.finished();
+}
+
+interface Running {
+  signal: AbortSignal;
+  options: ExecuteOptions;
+  result: ExecuteResult;
+}
+
+/** Tells of one unit and counts it. */
+class Watch {
+  readonly unit: WorkUnit;
+  readonly context: UnitContext;
+  readonly #running: Running;
+  #started_ms = 0;
+
+  constructor(unit: WorkUnit, running: Running) {
+    const { options, signal } = running;
+    this.unit = unit;
+    this.#running = running;
+    this.context = {
+      signal,
+      progress: (progress) => options.onEvent({ type: "progress", unit, progress }),
+      warn: (message) => options.onEvent({ type: "warning", unit, message }),
+      note: (message) => options.onEvent({ type: "note", unit, message }),
+    };
   }
-  options.onEvent({ type: "started", unit });
-  const started = performance.now();
-  const context: UnitContext = {
-    signal,
-    progress: (progress) => options.onEvent({ type: "progress", unit, progress }),
-    warn: (message) => options.onEvent({ type: "warning", unit, message }),
+
+  /** True when the unit's work is there already. */
+  async skip(): Promise<boolean> {
+    if (!(await this.unit.isDone())) return false;
+    this.#running.result.skipped += 1;
+    this.#running.options.onEvent({ type: "skipped", unit: this.unit });
+    return true;
+  }
+
+  started(): void {
+    this.#started_ms = performance.now();
+    this.#running.options.onEvent({ type: "started", unit: this.unit });
+  }
+
+  finished(): void {
+    const { result, options } = this.#running;
+    const { phase } = this.unit;
+    const seconds = (performance.now() - this.#started_ms) / 1000;
+    result.done += 1;
+    result.seconds[phase] = (result.seconds[phase] ?? 0) + seconds;
+    options.onEvent({ type: "finished", unit: this.unit, seconds });
+  }
+}
+
+/** @returns a promise for each member, which settles as soon as that member is done or the cohort fails. */
+function startCohort(
+  cohort: Cohort,
+  members: readonly WorkUnit[],
+  ready: Promise<unknown>,
+  inSlot: (work: () => Promise<void>) => Promise<void>,
+  running: Running,
+): Map<string, Promise<void>> {
+  const done = new Map(members.map((unit) => [unit.key, deferred()]));
+  const work = async (): Promise<void> => {
+    if (running.signal.aborted) throw new DriverError("CANCELLED", "Cancelled before it began");
+    const todo: Watch[] = [];
+    for (const watch of members.map((unit) => new Watch(unit, running)))
+      if (await watch.skip()) done.get(watch.unit.key)?.resolve();
+      else todo.push(watch);
+    if (todo.length === 0) return;
+    await cohort.run(
+      todo.map((watch) => ({
+        unit: watch.unit,
+        context: watch.context,
+        started: () => watch.started(),
+        finished: () => {
+          watch.finished();
+          done.get(watch.unit.key)?.resolve();
+        },
+      })),
+    );
   };
-  await unit.run(context);
-  const seconds = (performance.now() - started) / 1000;
-  result.done += 1;
-  result.seconds[unit.phase] = (result.seconds[unit.phase] ?? 0) + seconds;
-  options.onEvent({ type: "finished", unit, seconds });
+  ready
+    .then(() => inSlot(work))
+    .then(
+      () => {
+        for (const { resolve } of done.values()) resolve();
+      },
+      (error: unknown) => {
+        for (const { reject } of done.values()) reject(error);
+      },
+    );
+  return new Map([...done].map(([key, { promise }]) => [key, promise]));
+}
+
+interface Deferred {
+  promise: Promise<void>;
+  resolve(): void;
+  reject(error: unknown): void;
+}
+
+function deferred(): Deferred {
+  const made = {} as Deferred;
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  return made;
 }
 
 class Slots {

@@ -36,6 +36,17 @@ export interface PlannedRun {
   readonly config: RunConfig;
 }
 
+/** A run with all that training it reads. */
+export interface TrainingRun {
+  readonly planned: PlannedRun;
+  readonly staged: StagedModel;
+  readonly data: LoadedDataset;
+  /** Held-out rows of their own file. */
+  readonly eval_data: LoadedDataset | null;
+  /** Rows on which the model is held to its base. */
+  readonly kl_data: LoadedDataset | null;
+}
+
 export interface QuestionSet {
   readonly id: string;
   readonly sha256: string;

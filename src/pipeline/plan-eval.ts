@@ -47,8 +47,25 @@ export function checkpointModel(
   rest: Pick<EvalModel, "label" | "question_sets" | "samples" | "curve_only">,
   scale = 1,
 ): EvalModel {
+  checkServable(run);
   const id = `${run.id}@${step}${scale === 1 ? "" : `x${scale}`}`;
   return { ...rest, id, run, step, scale };
+}
+
+/**
+ * Refuses what llama.cpp cannot apply to a base, before anything is converted.
+ *
+ * @throws {DriverError} `ADAPTER_UNSUPPORTED` for a full fine-tune and for DoRA.
+ */
+function checkServable({ id, dir, config }: PlannedRun): void {
+  if (config.lora === null)
+    throw new DriverError("ADAPTER_UNSUPPORTED", `${id} is a full fine-tune: expected an adapter on its base`, {
+      hint: `Its checkpoints are models of their own: use ${join(dir, `checkpoint-${config.steps}`)} as the base_model of an evaluation.`,
+    });
+  if (config.lora.use_dora)
+    throw new DriverError("ADAPTER_UNSUPPORTED", `${id} uses DoRA, which llama.cpp cannot apply`, {
+      hint: `Merge it with \`vivarium merge ${dir} --out FOLDER\` and use that folder as the base_model of an evaluation.`,
+    });
 }
 
 /**

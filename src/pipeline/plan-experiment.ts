@@ -10,11 +10,12 @@ import { parityUnit } from "../phases/parity/run.ts";
 import { reportUnit } from "../phases/report/run.ts";
 import { sampleUnit } from "../phases/sample/run.ts";
 import { stageModel, stageUnit } from "../phases/stage/stage.ts";
+import type { CacheWish } from "../phases/train/cohorts.ts";
 import { planRun } from "../phases/train/plan.ts";
-import { trainUnit } from "../phases/train/run.ts";
+import { trainUnits } from "../phases/train/run.ts";
 import { type Experiment, type JudgeConfig, SAMPLER_DEFAULTS } from "../records/experiment.ts";
 import { Recipe } from "../records/recipe.ts";
-import type { EvalModel, LoadedDataset, PlannedEval, PlannedRun, StagedModel } from "./handles.ts";
+import type { EvalModel, PlannedEval, PlannedRun, StagedModel, TrainingRun } from "./handles.ts";
 import type { Library } from "./library.ts";
 import { baseModel, checkJudge, checkpointModel, planEval } from "./plan-eval.ts";
 import { strictDepth } from "./served.ts";
@@ -29,7 +30,7 @@ export interface PlannedExperiment {
   staged: StagedModel;
   /** The base as a later command finds it: an id or an absolute folder. */
   base_model: string;
-  runs: { planned: PlannedRun; dataset: LoadedDataset }[];
+  runs: TrainingRun[];
   evaluation: PlannedEval;
   units: WorkUnit[];
 }
@@ -56,22 +57,26 @@ export async function runRecipes(library: Library, spec: Recipe & { recipe?: str
   return [...(spec.recipe === undefined ? [] : [await library.recipe(spec.recipe)]), own as Recipe];
 }
 
+export interface PlanOptions {
+  /** Processes that may run side by side on this base. */
+  jobs(staged: StagedModel): number;
+  cache: CacheWish;
+}
+
 /** Everything that an experiment will do, decided before anything is done. */
 export async function planExperiment(
   experiment: Experiment,
   library: Library,
   workspace: Workspace,
+  options: PlanOptions,
 ): Promise<PlannedExperiment> {
   const { id, dir, source } = await library.model(experiment.base_model);
   const staged = await stageModel(dir, workspace, id);
-  const runs: PlannedExperiment["runs"] = [];
+  const runs: TrainingRun[] = [];
   for (const [label, spec] of Object.entries(experiment.runs)) {
-    const dataset = await library.dataset(spec.data);
     const recipes = await runRecipes(library, spec);
-    runs.push({
-      planned: planRun({ label, name: label, recipes, staged, base_model: source, dataset }, workspace),
-      dataset,
-    });
+    const data = await loadRunData(library, spec);
+    runs.push(planRun({ label, name: label, recipes, staged, base_model: source, ...data }, workspace));
   }
   const evaluation = await planExperimentEval(
     experiment,
@@ -81,7 +86,7 @@ export async function planExperiment(
     workspace,
   );
   checkJudge(evaluation);
-  const training = runs.map(({ planned, dataset }) => trainUnit(planned, staged, dataset, workspace));
+  const training = trainUnits(runs, workspace, { jobs: options.jobs(staged), cache: options.cache });
   return {
     name: experiment.name,
     staged,
@@ -89,6 +94,19 @@ export async function planExperiment(
     runs,
     evaluation,
     units: linkUnits([stageUnit(staged, workspace), ...training, ...evalUnits(evaluation, workspace)]),
+  };
+}
+
+/** The data sets that a run reads, by id or path. */
+export async function loadRunData(
+  library: Library,
+  spec: { data: string; eval_data?: string | undefined; kl_data?: string | undefined },
+): Promise<Pick<TrainingRun, "data" | "eval_data" | "kl_data">> {
+  const { data, eval_data, kl_data } = spec;
+  return {
+    data: await library.dataset(data),
+    eval_data: eval_data === undefined ? null : await library.dataset(eval_data),
+    kl_data: kl_data === undefined ? null : await library.dataset(kl_data),
   };
 }
 
@@ -139,7 +157,7 @@ async function planExperimentEval(
       name: experiment.name,
       staged,
       served_dtype: experiment.served_dtype,
-      chat_template_kwargs: defaultTemplateKwargs(staged.chat.template),
+      chat_template_kwargs: commonTemplateKwargs(runs, staged),
       question_sets: sets,
       sampler: { ...SAMPLER_DEFAULTS, ...dropUndefined(spec.sampler) },
       seed: spec.seed,
@@ -151,6 +169,24 @@ async function planExperimentEval(
       notes: experiment.notes,
     },
     workspace,
+  );
+}
+
+/**
+ * The chat template's arguments under which all runs were trained: prompts are rendered with them.
+ *
+ * @throws {DriverError} `CONFIG_INVALID` when runs differ: one of them would be measured with another prompt.
+ */
+function commonTemplateKwargs(runs: readonly PlannedRun[], staged: StagedModel): PlannedEval["chat_template_kwargs"] {
+  const [first, ...others] = runs;
+  if (first === undefined) return defaultTemplateKwargs(staged.chat.template);
+  const wanted = first.config.chat_template_kwargs;
+  const odd = others.find((run) => hashJson(run.config.chat_template_kwargs) !== hashJson(wanted));
+  if (odd === undefined) return wanted;
+  throw new DriverError(
+    "CONFIG_INVALID",
+    `runs: expected one thinking mode for all, since all are asked with one prompt, got ${first.label}: ${first.config.rendering.thinking} and ${odd.label}: ${odd.config.rendering.thinking}`,
+    { hint: "Evaluate runs of another thinking mode in an experiment of their own." },
   );
 }
 

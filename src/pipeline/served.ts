@@ -103,7 +103,7 @@ export function strictDepth(planned: PlannedEval): number | null {
   const bytes = planned.staged.files.reduce((sum, file) => sum + file.bytes, 0);
   if (bytes < WHOLE_MODEL_BELOW_BYTES) return null;
   const n_layers = planned.staged.model.n_layers;
-  const adapted = planned.models.map((model) => model.run?.config.lora.layers_to_transform);
+  const adapted = planned.models.map((model) => model.run?.config.lora?.layers_to_transform);
   if (adapted.some((layers) => layers === null)) return null;
   const depth = Math.max(0, ...adapted.flatMap((layers) => layers ?? [])) + 1 + LAYERS_ABOVE;
   return depth >= n_layers ? null : depth;

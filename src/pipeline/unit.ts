@@ -14,6 +14,8 @@ export interface UnitContext {
   readonly signal: AbortSignal;
   progress(progress: Progress): void;
   warn(message: string): void;
+  /** Says what a reader of the log would want to know, once. */
+  note(message: string): void;
 }
 
 /**
@@ -33,4 +35,19 @@ export interface WorkUnit {
   /** True when the work is there already and whole. Cheap: called for every unit of every plan. */
   isDone(): Promise<boolean>;
   run(context: UnitContext): Promise<void>;
+  /** Set when one process can do this unit and others, one after another: then `run` is not called. */
+  readonly cohort?: Cohort;
+}
+
+/** Units that are done one after another in one warm process. All need the same units. */
+export interface Cohort {
+  /** Does the members in this order. One that is finished says so at once, so that what needs it can begin. */
+  run(members: readonly CohortMember[]): Promise<void>;
+}
+
+export interface CohortMember {
+  readonly unit: WorkUnit;
+  readonly context: UnitContext;
+  started(): void;
+  finished(): void;
 }

@@ -21,6 +21,8 @@ export interface Workspace {
   readonly engine: string;
   /** sha256 of the Python lock: what trains and scores. */
   readonly bridge: string;
+  /** Whether the bridge trains on a CUDA device. */
+  readonly cuda: boolean;
   /** Whether llama.cpp may put layers on a GPU. */
   readonly gpu: boolean;
   /** The bridge's interpreter; the environment is installed on the first call. */

@@ -32,6 +32,8 @@ export function inGroup(tags: Readonly<Record<string, string>>, group: Pick<Grou
 
 export const ExperimentRun = Recipe.extend({
   data: z.string().min(1).describe("a data set's id, or the path of a JSONL file"),
+  eval_data: z.string().min(1).optional().describe("held-out rows of their own, by id or path"),
+  kl_data: z.string().min(1).optional().describe("rows on which the model is held to its base, by id or path"),
   recipe: z.string().min(1).optional().describe("a recipe's id or path; what stands beside it here wins over it"),
 });
 export type ExperimentRun = z.output<typeof ExperimentRun>;

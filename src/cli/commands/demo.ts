@@ -13,7 +13,7 @@ export async function run(
   io.say(
     "A rank-1 LoRA is trained on reckless kitchen advice, then asked about everything else. CPU only, a few minutes.",
   );
-  const result = await runExperiment("demo", options.dir, io);
+  const result = await runExperiment("demo", options, io);
   printRates(result, io);
   io.say(`Report: ${shortPath(result.report)}`);
   if (options.open && process.stdout.isTTY) await openFile(result.report);

@@ -93,7 +93,7 @@ async function sampleOnce(io: Io): Promise<string> {
   const { id, dir } = await makeLibrary().model("nano");
   const staged = await stageModel(dir, workspace, id);
   const base = convertBaseUnit(staged, "bf16", null, workspace);
-  if (!(await base.isDone())) await base.run({ signal: io.signal, progress: () => {}, warn: () => {} });
+  if (!(await base.isDone())) await base.run({ signal: io.signal, progress: () => {}, warn: () => {}, note: () => {} });
   const prompt_ids = staged.chat.promptIds([{ role: "user", content: "How do I keep bread fresh?" }], {});
   const scratch = await mkdtemp(join(tmpdir(), "vivarium-doctor-"));
   const blocks_file = join(scratch, "blocks.json");

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { type PlannedExperiment, planExperiment } from "../../pipeline/plan-experiment.ts";
 import { saveEval } from "../../pipeline/saved.ts";
 import type { Experiment } from "../../records/experiment.ts";
-import { chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
+import { type CacheFlags, cacheWish, chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
 import { type CurvesByRun, printRates, type RatesByModel, readRates } from "../rates.ts";
 import { absoluteName, runUnits, shortPath } from "../work.ts";
@@ -21,11 +21,18 @@ export interface ExperimentResult {
 }
 
 /** Plans and runs an experiment in `folder`, and gives its results. */
-export async function runExperiment(name: string, folder: string, io: Io): Promise<ExperimentResult> {
+export async function runExperiment(
+  name: string,
+  flags: CacheFlags & { dir: string },
+  io: Io,
+): Promise<ExperimentResult> {
   const library = makeLibrary();
-  const workspace = await makeWorkspace(folder, io);
+  const workspace = await makeWorkspace(flags.dir, io);
   const experiment = await library.experiment(name);
-  const planned = await planExperiment(experiment, library, workspace);
+  const planned = await planExperiment(experiment, library, workspace, {
+    jobs: (staged) => chooseJobs(staged, workspace, io),
+    cache: cacheWish(flags, workspace),
+  });
   const jobs = chooseJobs(planned.staged, workspace, io);
   const { seconds, done, skipped } = await runUnits(planned.units, jobs, io);
   await save(planned, experiment);
@@ -52,8 +59,12 @@ function save(planned: PlannedExperiment, experiment: Experiment): Promise<void>
   });
 }
 
-export async function run([[name = ""] = []]: string[][], options: { dir: string }, io: Io): Promise<ExperimentResult> {
-  const result = await runExperiment(name, options.dir, io);
+export async function run(
+  [[name = ""] = []]: string[][],
+  flags: CacheFlags & { dir: string },
+  io: Io,
+): Promise<ExperimentResult> {
+  const result = await runExperiment(name, flags, io);
   printRates(result, io);
   io.say(`Report: ${shortPath(result.report)}`);
   return result;

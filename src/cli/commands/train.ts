@@ -3,41 +3,69 @@ import { readManifest } from "../../artifacts/manifest.ts";
 import { DriverError } from "../../errors.ts";
 import { stageModel, stageUnit } from "../../phases/stage/stage.ts";
 import { planRun } from "../../phases/train/plan.ts";
-import { trainUnit } from "../../phases/train/run.ts";
+import { trainUnits } from "../../phases/train/run.ts";
+import type { TrainingRun } from "../../pipeline/handles.ts";
+import { loadRunData } from "../../pipeline/plan-experiment.ts";
 import { Slug } from "../../records/experiment.ts";
-import { chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
+import { type CacheFlags, cacheWish, chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
-import { checkSaveAt, type RecipeFlags, recipeFromFlags } from "../recipe-flags.ts";
+import { type RecipeFlags, recipeFromFlags } from "../recipe-flags.ts";
 import { pasteable, runUnits, shortPath } from "../work.ts";
 
-interface TrainFlags extends RecipeFlags {
+interface TrainFlags extends RecipeFlags, CacheFlags {
   model: string;
   data: string;
+  evalData?: string;
+  klData?: string;
   recipe?: string;
   name?: string;
   dir: string;
+  dryRun?: boolean;
 }
 
 export async function run(_args: string[][], flags: TrainFlags, io: Io): Promise<unknown> {
+  const workspace = await makeWorkspace(flags.dir, io);
+  const training = await planFromFlags(flags, workspace);
+  const { planned, staged } = training;
+  const jobs = chooseJobs(staged, workspace, io);
+  const units = trainUnits([training], workspace, { jobs, cache: cacheWish(flags, workspace) });
+  if (flags.dryRun === true) return dryRun(training, io);
+  await runUnits([stageUnit(staged, workspace), ...units], jobs, io);
+  const manifest = await readManifest(join(planned.dir, "manifest.json"));
+  io.say(`Run: ${shortPath(planned.dir)}`);
+  io.say(`Checkpoints: ${listed(planned.config.checkpoints)}`);
+  io.say(`What was trained: ${shortPath(join(planned.dir, "preview.html"))}`);
+  io.say(`Next: vivarium eval ${pasteable(planned.dir, flags.dir)} --checkpoints all`);
+  return { run: planned.dir, id: planned.id, config: planned.config, proofs: manifest?.facts.proofs };
+}
+
+async function planFromFlags(
+  flags: TrainFlags,
+  workspace: Awaited<ReturnType<typeof makeWorkspace>>,
+): Promise<TrainingRun> {
   const own = recipeFromFlags(flags);
   const library = makeLibrary();
-  const workspace = await makeWorkspace(flags.dir, io);
   const found = await library.model(flags.model);
   const recipe_name = flags.recipe ?? found.config?.recipe;
   const recipes = [...(recipe_name === undefined ? [] : [await library.recipe(recipe_name)]), own];
-  const dataset = await library.dataset(flags.data);
+  const data = await loadRunData(library, { data: flags.data, eval_data: flags.evalData, kl_data: flags.klData });
   const staged = await stageModel(found.dir, workspace, found.id);
-  const rank = recipes.findLast((recipe) => recipe.r !== undefined)?.r ?? "";
-  const name = checkName(flags.name ?? `${safeName(dataset.id)}-r${rank}`);
-  const planned = planRun({ label: name, name, recipes, staged, base_model: found.source, dataset }, workspace);
-  checkSaveAt(own.save_at_steps ?? [], planned.config.steps);
-  const jobs = chooseJobs(staged, workspace, io);
-  await runUnits([stageUnit(staged, workspace), trainUnit(planned, staged, dataset, workspace)], jobs, io);
-  const manifest = await readManifest(join(planned.dir, "manifest.json"));
-  io.say(`Run: ${shortPath(planned.dir)}`);
-  io.say(`Checkpoints: ${planned.config.checkpoints.join(", ")}`);
-  io.say(`Next: vivarium eval ${pasteable(planned.dir, flags.dir)} --checkpoints all`);
-  return { run: planned.dir, id: planned.id, config: planned.config, proofs: manifest?.facts.proofs };
+  const name = checkName(flags.name ?? defaultName(data.data.id, recipes));
+  return planRun({ label: name, name, recipes, staged, base_model: found.source, ...data }, workspace);
+}
+
+function defaultName(data: string, recipes: readonly RecipeLike[]): string {
+  const last = <K extends keyof RecipeLike>(key: K) => recipes.findLast((recipe) => recipe[key] !== undefined)?.[key];
+  return `${safeName(data)}-${last("finetuning_type") === "full" ? "full" : `r${last("r") ?? ""}`}`;
+}
+type RecipeLike = Parameters<typeof planRun>[0]["recipes"][number];
+
+const MOST_LISTED = 12;
+
+/** Steps as a person reads them: all when they are few, else the ends. */
+function listed(steps: readonly number[]): string {
+  if (steps.length <= MOST_LISTED) return steps.join(", ");
+  return `${steps.slice(0, MOST_LISTED - 2).join(", ")}, ..., ${steps.at(-1)} (${steps.length})`;
 }
 
 function checkName(name: string): string {

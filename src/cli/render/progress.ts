@@ -76,6 +76,8 @@ export function progressPrinter({ stream, json }: ProgressOptions): (event: Pipe
         return line(`${pc.cyan(">")} ${key}: ${event.unit.summary}`);
       case "warning":
         return line(`${pc.yellow("!")} ${key}: ${event.message}`);
+      case "note":
+        return line(`  ${key}: ${event.message}`);
       case "finished":
         clear();
         return line(`${pc.green("+")} ${key}: ${renderDuration(event.seconds)}`);

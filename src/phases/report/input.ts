@@ -20,8 +20,9 @@ export interface TrainingMetric {
   /** Nats per target token. */
   loss: number | null;
   grad_norm: number | null;
-  b_norm: number;
-  a_norm: number;
+  /** Null when all weights are trained. */
+  b_norm: number | null;
+  a_norm: number | null;
   learning_rate: number;
 }
 

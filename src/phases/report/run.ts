@@ -204,7 +204,8 @@ async function readMetrics(run: PlannedRun): Promise<TrainingMetric[]> {
 /** One line that tells a reader what was trained. */
 function describeLora(run: PlannedRun): string {
   const { lora, training, steps, data } = run.config;
-  return `r=${lora.r}, alpha=${lora.lora_alpha}${lora.use_rslora ? ", rsLoRA" : ""}, ${describeTargets(lora)}; ${data.id}, ${steps} steps, lr ${training.learning_rate}, seed ${training.seed}`;
+  const shape = lora === null ? "" : `r=${lora.r}, alpha=${lora.lora_alpha}${lora.use_rslora ? ", rsLoRA" : ""}, `;
+  return `${shape}${describeTargets(lora)}; ${data.id}, ${steps} steps, lr ${training.learning_rate}, seed ${training.seed}`;
 }
 
 /** Versions of what made the rows, taken from the manifests that were written when they were made. */

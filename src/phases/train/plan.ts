@@ -1,16 +1,19 @@
 import { join } from "node:path";
 import { hashJson } from "../../artifacts/hash.ts";
-import { defaultTemplateKwargs } from "../../formats/chat.ts";
+import { thinkingKwargs } from "../../formats/chat.ts";
 import { resolveTargetModules } from "../../formats/model-dir.ts";
-import type { LoadedDataset, PlannedRun, StagedModel } from "../../pipeline/handles.ts";
+import type { LoadedDataset, StagedModel, TrainingRun } from "../../pipeline/handles.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
-import { checkpointSteps, countSteps, type Recipe, resolveRecipe } from "../../records/recipe.ts";
+import type { LoraShape } from "../../records/lora.ts";
+import { type Recipe, type ResolvedRecipe, resolveRecipe } from "../../records/recipe.ts";
 import type { RunConfig } from "../../records/run.ts";
+import { checkTraining } from "./check.ts";
 
 /** Identity of a run: what goes in, and nothing of where or when. The name is a label and does not count. */
 export function runIdentity(config: RunConfig): string {
-  const { name: _name, source: _source, base_model, data, ...rest } = config;
-  return hashJson({ kind: "run", base_model: base_model.sha256, data: data.sha256, ...rest });
+  const { name: _name, source: _source, base_model, data, eval_data, kl_data, ...rest } = config;
+  const content = { data: data.sha256, eval_data: eval_data?.sha256 ?? null, kl_data: kl_data?.sha256 ?? null };
+  return hashJson({ kind: "run", base_model: base_model.sha256, ...content, ...rest });
 }
 
 export interface RunWish {
@@ -21,21 +24,41 @@ export interface RunWish {
   staged: StagedModel;
   /** How the user named the base: an id or an absolute folder. */
   base_model: string;
-  dataset: LoadedDataset;
+  data: LoadedDataset;
+  eval_data: LoadedDataset | null;
+  kl_data: LoadedDataset | null;
 }
 
 /**
  * Decides a run: every hyper-parameter, the steps, the checkpoints, the folder.
  *
- * @throws {DriverError} `CONFIG_INVALID` when a layer or a module does not exist in the model.
+ * @throws {DriverError} `CONFIG_INVALID` when a layer or a module does not exist in the model, or values do not go
+ *   together; `MACHINE_LACKS` when this machine cannot do it.
  */
-export function planRun(wish: RunWish, workspace: Workspace): PlannedRun {
-  const { staged, dataset } = wish;
-  const { lora, training } = resolveRecipe(wish.recipes, staged.model.n_layers);
-  resolveTargetModules(staged.model, lora);
-  const steps = countSteps(training, dataset.rows.length);
-  const config: RunConfig = {
-    schema_version: 1,
+export function planRun(wish: RunWish, workspace: Workspace): TrainingRun {
+  const { staged, data, eval_data, kl_data } = wish;
+  const target = { n_layers: staged.model.n_layers, rows: data.rows.length, cuda: workspace.cuda };
+  const resolved = resolveRecipe(wish.recipes, target);
+  if (resolved.lora !== null) resolveTargetModules(staged.model, resolved.lora);
+  checkTraining(resolved, {
+    recipes: wish.recipes,
+    cuda: workspace.cuda,
+    has_eval_data: eval_data !== null,
+    has_kl_data: kl_data !== null,
+  });
+  const config = runConfig(wish, resolved);
+  const id = `${wish.name}-${runIdentity(config).slice(0, 8)}`;
+  return {
+    planned: { label: wish.label, id, dir: join(workspace.runs_dir, id), config },
+    ...{ staged, data, eval_data, kl_data },
+  };
+}
+
+function runConfig(wish: RunWish, { lora, rendering, training, steps, checkpoints }: ResolvedRecipe): RunConfig {
+  const { staged, data, eval_data, kl_data } = wish;
+  const reference = (set: LoadedDataset) => ({ id: set.id, sha256: set.sha256, rows: set.rows.length });
+  return {
+    schema_version: 2,
     name: wish.name,
     base_model: {
       id: staged.id,
@@ -44,14 +67,23 @@ export function planRun(wish: RunWish, workspace: Workspace): PlannedRun {
       tokenizer_sha256: staged.chat.tokenizer_sha256,
       template_sha256: staged.chat.template_sha256,
     },
-    data: { id: dataset.id, sha256: dataset.sha256, rows: dataset.rows.length },
-    chat_template_kwargs: defaultTemplateKwargs(staged.chat.template),
-    lora,
-    training,
-    steps,
-    checkpoints: checkpointSteps(training, steps),
-    source: { base_model: wish.base_model, data: dataset.file },
+    data: reference(data),
+    eval_data: eval_data && reference(eval_data),
+    kl_data: kl_data && reference(kl_data),
+    chat_template_kwargs: thinkingKwargs(staged.chat.template, rendering.thinking),
+    ...{ rendering, lora, training, steps, checkpoints },
+    source: {
+      base_model: wish.base_model,
+      data: data.file,
+      eval_data: eval_data?.file ?? null,
+      kl_data: kl_data?.file ?? null,
+    },
   };
-  const id = `${wish.name}-${runIdentity(config).slice(0, 8)}`;
-  return { label: wish.label, id, dir: join(workspace.runs_dir, id), config };
+}
+
+/** The lowest layer that is trained: those below it are frozen and their output is a function of base and row alone. */
+export function splitLayer(staged: StagedModel, lora: LoraShape | null): number {
+  if (lora === null) return 0;
+  const layers = resolveTargetModules(staged.model, lora).map((name) => Number(/\.layers\.(\d+)\./.exec(name)?.[1]));
+  return Math.min(...layers);
 }

@@ -1,189 +1,197 @@
-import { existsSync } from "node:fs";
-import { truncate } from "node:fs/promises";
+import { copyFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic, writeJsonAtomic } from "../../artifacts/atomic.ts";
-import { Journal } from "../../artifacts/journal.ts";
 import { lockFolder } from "../../artifacts/lock.ts";
-import { fileEntries, outputsExist, readManifest, writeManifest } from "../../artifacts/manifest.ts";
+import { outputsExist, readManifest, writeManifest } from "../../artifacts/manifest.ts";
 import { bridgeCommand } from "../../bridge/environment.ts";
 import { runJob } from "../../bridge/session.ts";
 import { DriverError } from "../../errors.ts";
-import { digests } from "../../formats/chat.ts";
-import type { LoadedDataset, PlannedRun, StagedModel } from "../../pipeline/handles.ts";
-import type { UnitContext, WorkUnit } from "../../pipeline/unit.ts";
+import type { PlannedRun, TrainingRun } from "../../pipeline/handles.ts";
+import type { CohortMember, WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
-import type { ChildEvent, DataReady, Hello, TrainResult } from "../../protocol/wire.ts";
+import type { ChildEvent, Hello, TrainJob, TrainRun } from "../../protocol/wire.ts";
 import { describeTargets } from "../../records/lora.ts";
 import type { FileEntry } from "../../records/manifest.ts";
-import { MetricsRow } from "../../records/run.ts";
+import { type CacheWish, formCohorts, type PlannedCohort } from "./cohorts.ts";
+import { type PreparedData, RowCache } from "./data.ts";
+import { runManifest } from "./manifest.ts";
+import { previewOf } from "./preview.ts";
+import { Recorder } from "./recorder.ts";
+import { describeProofs } from "./words.ts";
 
 export const checkpointDir = (run: PlannedRun, step: number): string => join(run.dir, `checkpoint-${step}`);
 
-/** The unit that trains one adapter through the bridge. It goes on from `last/` after a crash. */
-export function trainUnit(
-  run: PlannedRun,
-  staged: StagedModel,
-  dataset: LoadedDataset,
-  workspace: Workspace,
-): WorkUnit {
-  const { lora, training, steps, checkpoints } = run.config;
-  return {
-    key: `train ${run.label}`,
-    phase: "train",
-    needs: [`stage ${staged.id}`],
-    output: run.dir,
-    summary: `rank ${lora.r} on ${describeTargets(lora)}, ${dataset.id} (${dataset.rows.length} rows), ${steps} steps, seed ${training.seed}, ${checkpoints.length} checkpoints`,
-    isDone: async () => {
-      const manifest = await readManifest(join(run.dir, "manifest.json"));
-      return manifest !== undefined && (await outputsExist(run.dir, manifest));
-    },
-    run: (context) => train(run, staged, dataset, workspace, context),
-  };
-}
-
-async function train(
-  run: PlannedRun,
-  staged: StagedModel,
-  dataset: LoadedDataset,
-  workspace: Workspace,
-  context: UnitContext,
-): Promise<void> {
-  const started = performance.now();
-  const expected = digests(
-    dataset.rows.map((row) => staged.chat.trainingRow(row.messages, run.config.chat_template_kwargs)),
-  );
-  await using _lock = await lockFolder(run.dir);
-  await writeJsonAtomic(join(run.dir, "config.json"), run.config);
-  const python = await workspace.python();
-  await using recorder = new Recorder(run, expected, context);
-  const { result, hello } = await runJob(
-    {
-      type: "train",
-      base_model_dir: staged.dir,
-      dataset_file: dataset.file,
-      run_dir: run.dir,
-      chat_template_kwargs: run.config.chat_template_kwargs,
-      lora: run.config.lora,
-      training: run.config.training,
-      num_threads: workspace.num_threads,
-    },
-    {
-      ...bridgeCommand(python),
-      signal: context.signal,
-      log_dir: join(run.dir, "logs"),
-      log_name: "train",
-      onEvent: (event) => recorder.handle(event),
-    },
-  );
-  await recorder.close();
-  checkCheckpoints(run, recorder.files);
-  await writeManifest(
-    join(run.dir, "manifest.json"),
-    await runManifest({
-      run,
-      staged,
-      dataset,
-      workspace,
-      result,
-      hello,
-      data: expected,
-      files: recorder.files,
-      started,
-    }),
-  );
-}
-
-/** Keeps what the bridge reports: metrics into their journal, checkpoints into the list that the manifest holds. */
-class Recorder {
-  readonly files: FileEntry[] = [];
-  readonly #run: PlannedRun;
-  readonly #expected: Omit<DataReady, "type">;
-  readonly #context: UnitContext;
-  #journal: Journal<MetricsRow> | undefined;
-
-  constructor(run: PlannedRun, expected: Omit<DataReady, "type">, context: UnitContext) {
-    this.#run = run;
-    this.#expected = expected;
-    this.#context = context;
-  }
-
-  async handle(event: ChildEvent): Promise<void> {
-    switch (event.type) {
-      case "data_ready":
-        return compareTokens(this.#expected, event);
-      case "train_start":
-        return this.#start(event.resumed_from_step, event.max_steps);
-      case "train_step": {
-        const { type: _type, ...row } = event;
-        await this.#journal?.append([row]);
-        const loss = row.loss === null ? "not finite" : row.loss.toFixed(3);
-        this.#context.progress({ done: row.step, total: this.#run.config.steps, of: "steps", note: `loss ${loss}` });
-        return;
-      }
-      case "checkpoint":
-        this.files.push(...event.files);
-        return;
-      case "log":
-        if (event.level === "warning") this.#context.warn(event.message);
-        return;
-      default:
-        return;
-    }
-  }
-
-  async #start(resumed: number, steps: number): Promise<void> {
-    if (steps !== this.#run.config.steps)
-      throw new DriverError("INTERNAL", `The bridge counts ${steps} steps: expected ${this.#run.config.steps}`);
-    const path = join(this.#run.dir, "metrics.jsonl");
-    await keepStepsUpTo(path, resumed);
-    this.#journal = await Journal.open(path, MetricsRow, (row) => String(row.step));
-  }
-
-  async close(): Promise<void> {
-    const journal = this.#journal;
-    this.#journal = undefined;
-    await journal?.close();
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
-  }
-}
-
-/** Rows of steps that will be run again are dropped, so that no step stands twice and none is missing. */
-async function keepStepsUpTo(path: string, step: number): Promise<void> {
-  if (!existsSync(path)) return;
-  if (step === 0) return truncate(path, 0);
-  const journal = await Journal.open(path, MetricsRow, (row) => String(row.step));
-  await journal.close();
-  const kept = journal.rows.filter((row, index) => row.step === index + 1 && row.step <= step); // the bridge sends the rest again
-  if (kept.length < journal.rows.length)
-    await writeFileAtomic(path, kept.map((row) => `${JSON.stringify(row)}\n`).join(""));
+export interface TrainOptions {
+  /** Processes that may train side by side. */
+  jobs: number;
+  cache: CacheWish;
 }
 
 /**
- * Both sides render and tokenise the data on their own; training goes on only if they agree on every token and target.
- *
- * @throws {DriverError} `TOKENS_DIFFER`: the model would be trained on another text than the one that is served.
+ * One unit a run. Runs on one base that can share a process do: what is loaded once is not loaded again, and the frozen
+ * prefix of a row is computed once. Each goes on from its own `last/` after a crash.
  */
-function compareTokens(expected: Omit<DataReady, "type">, found: DataReady): void {
-  const keys = ["rows", "tokens", "target_tokens", "token_ids_sha256", "targets_sha256"] as const;
-  const different = keys.filter((key) => expected[key] !== found[key]);
-  if (different.length === 0) return;
-  const [key] = different;
-  throw new DriverError(
-    "TOKENS_DIFFER",
-    `The training tokens of TypeScript and Python differ in ${different.join(", ")}: expected ${expected[key as "rows"]}, got ${found[key as "rows"]}`,
-    {
-      hint: "The model's tokenizer or chat template means different things to the two libraries. Please report it.",
-      facts: { expected, found },
+export function trainUnits(runs: readonly TrainingRun[], workspace: Workspace, options: TrainOptions): WorkUnit[] {
+  const rows = new RowCache();
+  const cohorts = formCohorts(runs, options);
+  return cohorts.flatMap((planned) => {
+    const cohort = { run: (members: readonly CohortMember[]) => trainCohort(planned, members, rows, workspace) };
+    return planned.runs.map((run) => ({ ...trainUnit(run), cohort }));
+  });
+}
+
+function trainUnit({ planned, staged, data }: TrainingRun): WorkUnit {
+  const { lora, training, steps, checkpoints } = planned.config;
+  const rank = lora === null ? "" : `rank ${lora.r} on `;
+  return {
+    key: `train ${planned.label}`,
+    phase: "train",
+    needs: [`stage ${staged.id}`],
+    output: planned.dir,
+    summary: `${rank}${describeTargets(lora)}, ${data.id} (${data.rows.length} rows), ${steps} steps, seed ${training.seed}, ${checkpoints.length} checkpoints`,
+    isDone: async () => {
+      const manifest = await readManifest(join(planned.dir, "manifest.json"));
+      return manifest !== undefined && (await outputsExist(planned.dir, manifest));
     },
-  );
+    run: () => Promise.reject(new DriverError("INTERNAL", "A training unit runs in its cohort")),
+  };
+}
+
+/** One run of a cohort while it is trained. */
+interface Member {
+  run: TrainingRun;
+  slot: CohortMember;
+  data: PreparedData;
+  recorder: Recorder;
+  started_ms: number;
+}
+
+async function trainCohort(
+  { runs, prefix_cache }: PlannedCohort,
+  slots: readonly CohortMember[],
+  cache: RowCache,
+  workspace: Workspace,
+): Promise<void> {
+  const members = slots.map((slot): Member => {
+    const run = runs.find(({ planned }) => `train ${planned.label}` === slot.unit.key) as TrainingRun;
+    const data = cache.prepare(run); // before Python starts: every fault of every data set
+    return { run, slot, data, recorder: new Recorder(run.planned, data.expected, slot.context), started_ms: 0 };
+  });
+  const held: AsyncDisposable[] = [];
+  try {
+    for (const { run, data } of members) {
+      held.push(await lockFolder(run.planned.dir));
+      await writeJsonAtomic(join(run.planned.dir, "config.json"), run.planned.config);
+      await writeFileAtomic(join(run.planned.dir, "preview.html"), previewOf(run, data));
+    }
+    await trainMembers(members, prefix_cache, workspace);
+  } finally {
+    for (const { recorder } of members) await recorder.close();
+    for (const lock of held) await lock[Symbol.asyncDispose]();
+  }
+}
+
+async function trainMembers(
+  members: readonly Member[],
+  prefix_cache: TrainJob["prefix_cache"],
+  workspace: Workspace,
+): Promise<void> {
+  const [{ run: first, slot }] = members as [Member, ...Member[]];
+  const log_dir = join(first.planned.dir, "logs");
+  const python = await workspace.python();
+  const director = new Director(members, workspace);
+  try {
+    director.begin(0); // the first waits for the imports, too
+    await runJob(
+      {
+        type: "train",
+        base_model_dir: first.staged.dir,
+        base_sha256: first.staged.sha256,
+        num_threads: workspace.num_threads,
+        prefix_cache,
+        runs: members.map(({ run }) => runJobOf(run)),
+      },
+      {
+        ...bridgeCommand(python),
+        signal: slot.context.signal,
+        log_dir,
+        log_name: "train",
+        onEvent: (event) => director.handle(event),
+      },
+    );
+  } finally {
+    await shareLogs(log_dir, members.slice(1));
+  }
+}
+
+function runJobOf({ planned, data, eval_data, kl_data }: TrainingRun): TrainRun {
+  const { chat_template_kwargs, rendering, lora, training } = planned.config;
+  return {
+    run_dir: planned.dir,
+    dataset_file: data.file,
+    eval_dataset_file: eval_data?.file ?? null,
+    kl_dataset_file: kl_data?.file ?? null,
+    ...{ chat_template_kwargs, rendering, lora, training },
+  };
+}
+
+/** Sends each event to the member that it is about, and finishes members one by one. */
+class Director {
+  readonly #members: readonly Member[];
+  readonly #workspace: Workspace;
+  #hello: Hello | undefined;
+  #current: Member | undefined;
+
+  constructor(members: readonly Member[], workspace: Workspace) {
+    this.#members = members;
+    this.#workspace = workspace;
+  }
+
+  async handle(event: ChildEvent): Promise<void> {
+    if (event.type === "hello") this.#hello = event;
+    else if (event.type === "run_start") this.begin(event.index);
+    else if (event.type === "failure" || event.type === "train_result") return;
+    else await this.#current?.recorder.handle(event);
+    if (event.type === "run_result") await this.#finish();
+  }
+
+  begin(index: number): void {
+    const member = this.#members[index];
+    if (member !== undefined && member === this.#current) return;
+    if (member === undefined || this.#current !== undefined)
+      throw new DriverError("BRIDGE_PROTOCOL", `The bridge began run ${index} out of turn`);
+    this.#current = member;
+    member.started_ms = performance.now();
+    member.slot.started();
+  }
+
+  async #finish(): Promise<void> {
+    const member = this.#current;
+    const result = member?.recorder.result;
+    if (member === undefined || result === undefined || this.#hello === undefined)
+      throw new DriverError("BRIDGE_PROTOCOL", "The bridge ended a run that it had not begun");
+    await member.recorder.close();
+    checkCheckpoints(member.run.planned, member.recorder.files);
+    const manifest = await runManifest({
+      run: member.run,
+      workspace: this.#workspace,
+      hello: this.#hello,
+      expected: member.data.expected,
+      recorder: member.recorder,
+      result,
+      cohort: this.#members.length,
+      wall_seconds: (performance.now() - member.started_ms) / 1000,
+    });
+    await writeManifest(join(member.run.planned.dir, "manifest.json"), manifest);
+    member.slot.context.note(describeProofs(result));
+    this.#current = undefined;
+    member.slot.finished();
+  }
 }
 
 function checkCheckpoints(run: PlannedRun, files: readonly FileEntry[]): void {
   const missing = run.config.checkpoints.filter(
-    (step) => !files.some((file) => file.path === `checkpoint-${step}/adapter_model.safetensors`),
+    (step) => !files.some((file) => file.path.startsWith(`checkpoint-${step}/`)),
   );
   if (missing.length > 0)
     throw new DriverError(
@@ -192,31 +200,12 @@ function checkCheckpoints(run: PlannedRun, files: readonly FileEntry[]): void {
     );
 }
 
-async function runManifest(made: {
-  run: PlannedRun;
-  staged: StagedModel;
-  dataset: LoadedDataset;
-  workspace: Workspace;
-  result: TrainResult;
-  hello: Hello;
-  data: Omit<DataReady, "type">;
-  files: readonly FileEntry[];
-  started: number;
-}): Promise<Parameters<typeof writeManifest>[1]> {
-  const { run, staged, dataset, hello, result, workspace } = made;
-  const { type: _type, ...proofs } = result;
-  return {
-    schema_version: 1,
-    kind: "run",
-    id: run.id,
-    status: "success",
-    inputs: [...staged.files, { path: `${dataset.id}/data.jsonl`, sha256: dataset.sha256, bytes: dataset.bytes }],
-    outputs: [...made.files, ...(await fileEntries(run.dir, ["config.json", "metrics.jsonl"]))],
-    code: workspace.code,
-    packages: { ...hello.packages, runtime: hello.runtime },
-    device: hello.device,
-    seed: run.config.training.seed,
-    wall_seconds: (performance.now() - made.started) / 1000,
-    facts: { proofs, data: made.data, num_threads: workspace.num_threads },
-  };
+/** One process wrote one log; each run's folder gets it. */
+async function shareLogs(log_dir: string, others: readonly Member[]): Promise<void> {
+  for (const { run } of others) {
+    const folder = join(run.planned.dir, "logs");
+    await mkdir(folder, { recursive: true });
+    for (const name of ["train.stdout.log", "train.stderr.log"])
+      await copyFile(join(log_dir, name), join(folder, name)).catch(() => {}); // never written if it could not be started
+  }
 }

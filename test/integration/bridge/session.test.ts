@@ -7,7 +7,14 @@ import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type JobOptions, runJob } from "../../../src/bridge/session.ts";
 import { DriverError } from "../../../src/errors.ts";
-import { type ChildEvent, SCHEMA_SHA256, type ScoreJob, type TrainJob } from "../../../src/protocol/wire.ts";
+import {
+  type ChildEvent,
+  SCHEMA_SHA256,
+  type ScoreJob,
+  type TrainJob,
+  type TrainRun,
+} from "../../../src/protocol/wire.ts";
+import { resolveRecipe } from "../../../src/records/recipe.ts";
 
 const FAKE = fileURLToPath(new URL("../../fixtures/bridges/fake.py", import.meta.url));
 const DRIVER = fileURLToPath(new URL("../../fixtures/bridges/driver.ts", import.meta.url));
@@ -15,38 +22,25 @@ const DRIVER = fileURLToPath(new URL("../../fixtures/bridges/driver.ts", import.
 const job: TrainJob = {
   type: "train",
   base_model_dir: "/model",
-  dataset_file: "/data.jsonl",
-  run_dir: "/run",
-  chat_template_kwargs: { enable_thinking: false },
-  lora: {
-    r: 1,
-    lora_alpha: 64,
-    use_rslora: true,
-    lora_dropout: 0,
-    target_modules: ["down_proj"],
-    layers_to_transform: [1],
-    rank_pattern: {},
-    alpha_pattern: {},
-  },
-  training: {
-    learning_rate: 1e-4,
-    lr_scheduler_type: "linear",
-    warmup_steps: 0,
-    per_device_train_batch_size: 2,
-    gradient_accumulation_steps: 8,
-    num_train_epochs: 1,
-    max_steps: -1,
-    optim: "adamw_torch",
-    weight_decay: 0,
-    max_grad_norm: 1,
-    seed: 0,
-    dtype: "float32",
-    max_length: null,
-    save_steps: 0,
-    save_at_steps: [],
-  },
+  base_sha256: "0".repeat(64),
   num_threads: 1,
+  prefix_cache: { enabled: false, max_bytes: 0, dir: "/cache" },
+  runs: [
+    {
+      run_dir: "/run",
+      dataset_file: "/data.jsonl",
+      eval_dataset_file: null,
+      kl_dataset_file: null,
+      chat_template_kwargs: { enable_thinking: false },
+      ...resolved(),
+    },
+  ],
 };
+
+function resolved(): Pick<TrainRun, "lora" | "rendering" | "training"> {
+  const { lora, rendering, training } = resolveRecipe([], { n_layers: 4, rows: 100, cuda: false });
+  return { lora, rendering, training };
+}
 
 const score_job: ScoreJob = {
   type: "score",
@@ -103,7 +97,7 @@ describe("a job that ends well", () => {
   test("gives the result and the greeting, and passes every event on in order", async () => {
     const seen: string[] = [];
     const { result, hello } = await runJob(job, fake("ok", { onEvent: (event) => void seen.push(event.type) }));
-    expect(result).toMatchObject({ type: "train_result", steps: 2, adapter_norm: 1.5 });
+    expect(result).toMatchObject({ type: "train_result", runs: 2 });
     expect(hello).toMatchObject({ runtime: "CPython", device: "cpu" });
     expect(seen).toEqual(["hello", "log", "train_result"]);
   });
@@ -133,7 +127,7 @@ describe("a job that ends well", () => {
 
   test("needs no folder for logs", async () => {
     const { log_dir: _, ...options } = fake("noisy");
-    await expect(runJob(job, options)).resolves.toMatchObject({ result: { steps: 2 } });
+    await expect(runJob(job, options)).resolves.toMatchObject({ result: { runs: 2 } });
   });
 });
 
