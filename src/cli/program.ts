@@ -97,7 +97,9 @@ export function buildProgram(version: string, handle: Handler): Command {
   add("demo", "grow an organism of the embedded model, measure it, and open its report", "vivarium demo", (c) =>
     parallel(c).option("--no-open", "do not open the report").addOption(folder()),
   );
-  add("doctor", "what this machine has, and what to do about what it lacks", "vivarium doctor");
+  add("doctor", "what this machine has, and what to do about what it lacks", "vivarium doctor", (c) =>
+    c.option("--self-test", "also train a few steps every way that this machine has, and compare CPU and CUDA"),
+  );
   add("plan <experiment>", "what `run` would do, without doing it", "vivarium plan demo", (c) => c.addOption(folder()));
   add(
     "run <experiment>",

@@ -14,6 +14,7 @@ import { engineCommand } from "../../runtime/command.ts";
 import { gpuWish, makeLibrary, makeWorkspace, vivariumHome } from "../environment.ts";
 import type { Io } from "../io.ts";
 import { toDriverError } from "../render/error.ts";
+import { runSelfTest } from "../self-test.ts";
 
 interface Finding {
   name: string;
@@ -148,7 +149,7 @@ async function checkModel(): Promise<Finding> {
 }
 
 /** @throws {DriverError} `MACHINE_LACKS` when anything is missing; `CONFIG_INVALID` for a bad `VIVARIUM_GPU`. */
-export async function run(_args: string[][], _options: object, io: Io): Promise<unknown> {
+export async function run(_args: string[][], options: { selfTest?: boolean }, io: Io): Promise<unknown> {
   gpuWish();
   const python = await checkPython();
   const findings: Finding[] = [
@@ -177,5 +178,6 @@ export async function run(_args: string[][], _options: object, io: Io): Promise<
       facts: { findings },
     });
   }
-  return { findings };
+  if (options.selfTest !== true) return { findings };
+  return { findings, self_test: await runSelfTest(io) };
 }
