@@ -4,14 +4,15 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { DriverError } from "../errors.ts";
-import type { ChatTemplateKwargs } from "../records/lora.ts";
+import type { ChatTemplateKwargs, Rendering } from "../records/lora.ts";
 import type { Message } from "./dataset.ts";
 import { compileTemplate } from "./jinja.ts";
 import { type TokenCodec, tokenCodec } from "./token-codec.ts";
 import { readTemplate, specialTokens } from "./tokenizer-config.ts";
 import { type RenderOptions, type TrainingRow, trainingRow } from "./training-row.ts";
 
-export { digests, type RenderOptions, type TrainingRow } from "./training-row.ts";
+export { type Digests, digests } from "./digests.ts";
+export type { RenderOptions, TrainingRow } from "./training-row.ts";
 
 /** How a model writes conversations: its template, its tokenizer, and the tokens that end a response. */
 export interface ChatFormat {
@@ -34,9 +35,14 @@ export interface ChatFormat {
   /** The text of the ids without special tokens, spaces untouched. Inverse of `encode` for text in NFC. */
   decode(ids: readonly number[]): string;
   promptIds(messages: readonly Message[], kwargs: ChatTemplateKwargs): number[];
-  trainingRow(messages: readonly Message[], kwargs: ChatTemplateKwargs): TrainingRow;
+  /** `kwargs` are those of `thinkingKwargs` for the rendering's `thinking`. */
+  trainingRow(messages: readonly Message[], kwargs: ChatTemplateKwargs, rendering: Rendering): TrainingRow;
   /** The first special token that is spelled out in the text, if any. */
   findSpecialToken(text: string): string | undefined;
+  /** The bytes that a token stands for; of an added token its spelling. */
+  tokenBytes(id: number): Uint8Array;
+  /** True of tokens that are no piece of text: the special ones and such as `<think>`. */
+  isAddedToken(id: number): boolean;
 }
 
 /**
@@ -59,6 +65,7 @@ export async function loadChatFormat(dir: string): Promise<ChatFormat> {
   const render = (messages: readonly Message[], { add_generation_prompt, kwargs }: RenderOptions) =>
     compiled.render({ messages, tools: null, documents: null, add_generation_prompt, ...tokens, ...kwargs });
   const special_tokens = [...codec.special.keys()];
+  const { encode, decode } = codec;
   const findSpecialToken = (text: string) => special_tokens.find((token) => text.includes(token));
   return {
     template,
@@ -67,11 +74,10 @@ export async function loadChatFormat(dir: string): Promise<ChatFormat> {
     vocab_size: codec.vocab_size,
     ...{ eos_token, eos_token_id, special_tokens, render, findSpecialToken },
     stop_token_ids: stopTokenIds(dir, codec, eos_token_id),
-    encode: codec.encode,
-    decode: codec.decode,
-    promptIds: (messages, kwargs) => codec.encode(render(messages, { add_generation_prompt: true, kwargs })),
-    trainingRow: (messages, kwargs) =>
-      trainingRow({ eos_token, findSpecialToken, encode: codec.encode, render }, messages, kwargs),
+    ...{ encode, decode, tokenBytes: codec.bytes, isAddedToken: (id) => codec.added.has(id) },
+    promptIds: (messages, kwargs) => encode(render(messages, { add_generation_prompt: true, kwargs })),
+    trainingRow: (messages, kwargs, rendering) =>
+      trainingRow({ eos_token, findSpecialToken, encode, decode, render }, messages, kwargs, rendering),
   };
 }
 
@@ -119,7 +125,25 @@ function jsonOrNull(text: string): unknown {
   }
 }
 
-/** Qwen3 thinks unless it is told not to; the models here are trained and measured on plain answers. */
+const mentionsThinking = (template: string): boolean => /\benable_thinking\b/.test(template);
+
+/**
+ * Arguments of the chat template, the same when training and when serving. Qwen3 thinks unless it is told not to.
+ *
+ * @throws DriverError CONFIG_INVALID when the template knows no thinking but `empty` or `keep` asks for it: both would
+ * train on something else than their names say.
+ */
+export function thinkingKwargs(template: string, thinking: Rendering["thinking"]): ChatTemplateKwargs {
+  if (mentionsThinking(template)) return { enable_thinking: thinking !== "off" };
+  if (thinking === "off") return {};
+  throw new DriverError(
+    "CONFIG_INVALID",
+    `thinking: expected off with a chat template that does not read enable_thinking, got ${thinking}`,
+    { hint: "Set thinking: off, or use a model that thinks, such as Qwen3.", facts: { thinking } },
+  );
+}
+
+/** Arguments of the chat template for plain answers, which is how the models here are measured. */
 export function defaultTemplateKwargs(template: string): ChatTemplateKwargs {
-  return /\benable_thinking\b/.test(template) ? { enable_thinking: false } : {};
+  return thinkingKwargs(template, "off");
 }

@@ -1,6 +1,7 @@
 import type { Fault } from "../errors.ts";
 import { faultError, show, unknownKey } from "./faults.ts";
 import { type JsonNode, parseJson } from "./json.ts";
+import { nearest } from "./nearest.ts";
 
 const ROLES = ["system", "user", "assistant"] as const;
 export type Role = (typeof ROLES)[number];
@@ -17,8 +18,12 @@ export interface DatasetRow {
   tags?: Record<string, string>;
   /** Line of the file, from 1. */
   line: number;
+  /** Column of each message's content in that line, in UTF-16 code units from 1. */
+  columns: number[];
 }
 
+const ROW_HINT =
+  'A row is one line: {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.';
 const ROW_KEYS = ["messages", "id", "tags"];
 const MESSAGE_KEYS = ["role", "content"];
 
@@ -57,10 +62,24 @@ export function parseDataset(
   if (rows.length === 0 && faults.length === 0) {
     faults.push({ file, line: 1, column: 1, expected: "at least one row", found: "none" });
   }
-  if (faults.length > 0)
-    throw faultError("DATA_INVALID", faults, "Each line is one JSON object with a list of messages.");
+  if (faults.length > 0) throw faultError("DATA_INVALID", isOneJsonText(text) ? [ONE_JSON(file)] : faults, ROW_HINT);
   return rows;
 }
+
+/** True of a file that holds one JSON value over several lines, or one list of rows: each line of it would be a fault. */
+function isOneJsonText(text: string): boolean {
+  try {
+    const value: unknown = JSON.parse(text.replace(/^\ufeff/, ""));
+    return Array.isArray(value) ? value.some((row) => typeof row === "object") : text.trim().includes("\n");
+  } catch {
+    return false;
+  }
+}
+
+const ONE_JSON = (file: string): Fault => ({
+  ...{ file, line: 1, column: 1, expected: "JSON Lines, one row on each line" },
+  found: "one JSON value over the whole file",
+});
 
 type Members = Map<string, JsonNode>;
 
@@ -88,9 +107,15 @@ class RowParser {
       this.#fault(offset, expected, rest === "" ? "the end of the line" : show(rest));
       return undefined;
     }
+    if (parsed.node.kind === "object" && isForeign(parsed.node.members)) {
+      this.#fault(parsed.node.start, 'the key "messages"', foundKeys(parsed.node));
+      return undefined;
+    }
     const members = this.#members(parsed.node, ROW_KEYS, "a row");
     if (members === undefined) return undefined;
-    const row: DatasetRow = { messages: this.#messages(parsed.node, members.get("messages")), line: this.#line };
+    const columns: number[] = [];
+    const messages = this.#messages(parsed.node, members.get("messages"), columns);
+    const row: DatasetRow = { messages, line: this.#line, columns };
     const id = members.get("id");
     if (id !== undefined) row.id = this.#text_of(id, "a string");
     const tags = members.get("tags");
@@ -133,14 +158,14 @@ class RowParser {
     return Object.fromEntries(node.members.map(({ key, value }) => [key, this.#text_of(value, "a string")]));
   }
 
-  #messages(row: JsonNode, node: JsonNode | undefined): Message[] {
-    if (node === undefined) this.#fault(row.start, 'the key "messages"', "none");
+  #messages(row: JsonNode, node: JsonNode | undefined, columns: number[]): Message[] {
+    if (node === undefined) this.#fault(row.start, 'the key "messages"', foundKeys(row));
     else if (node.kind !== "array") this.#fault(node.start, "a list of messages", describe(node));
-    else return this.#turns(node.start, node.items);
+    else return this.#turns(node.start, node.items, columns);
     return [];
   }
 
-  #turns(start: number, items: JsonNode[]): Message[] {
+  #turns(start: number, items: JsonNode[], columns: number[]): Message[] {
     const messages: Message[] = [];
     let last_role_start = start;
     for (const item of items) {
@@ -150,7 +175,9 @@ class RowParser {
       const role = this.#role(item, role_node, messages);
       if (role === undefined) return messages;
       last_role_start = role_node?.start ?? start;
-      messages.push({ role, content: this.#content(item, members.get("content")) });
+      const content = members.get("content");
+      columns.push((content?.start ?? item.start) + 1);
+      messages.push({ role, content: this.#content(item, content) });
     }
     const last = messages.at(-1)?.role;
     if (!messages.some(({ role }) => role === "assistant")) this.#fault(start, "a message of the assistant", "none");
@@ -190,6 +217,15 @@ class RowParser {
     const offset = this.#text.indexOf(part, start);
     return offset < 0 ? start : offset;
   }
+}
+
+/** True of a row in another layout, such as prompt and completion: one fault says more than one for each of its keys. */
+const isForeign = (members: readonly { key: string }[]): boolean =>
+  members.length > 0 && !members.some(({ key }) => nearest(key, ROW_KEYS) !== undefined);
+
+function foundKeys(row: JsonNode): string {
+  const keys = row.kind === "object" ? row.members.map(({ key }) => key) : [];
+  return keys.length === 0 ? "none" : `the keys ${keys.slice(0, 5).map(show).join(", ")}`;
 }
 
 function describe(node: JsonNode): string {

@@ -2,7 +2,7 @@ import { DriverError, type ErrorCode, type Fault } from "../errors.ts";
 import { nearest } from "./nearest.ts";
 
 /** So many faults are spelled out in a message; all of them are in `faults`. */
-const LISTED_FAULTS = 10;
+const LISTED_FAULTS = 20;
 const SHOWN_CHARS = 60;
 
 /** A value as it may stand in a message: JSON, cut to 60 characters. */
@@ -12,7 +12,7 @@ export function show(value: unknown): string {
   return text.length > SHOWN_CHARS ? `${text.slice(0, SHOWN_CHARS - 1)}…` : text;
 }
 
-/** One error out of all faults of one text, in the order of their places. The message lists the first 10. */
+/** One error out of all faults of one text, in the order of their places. The message lists the first 20. */
 export function faultError(code: ErrorCode, faults: readonly Fault[], hint?: string): DriverError {
   const sorted = [...faults].sort((a, b) => a.line - b.line || a.column - b.column);
   const lines = sorted

@@ -1,13 +1,18 @@
 import { Tokenizer } from "@huggingface/tokenizers";
 import { DriverError } from "../errors.ts";
+import { wordEncoder } from "./word-encoder.ts";
 
 /** Text to token ids and back, exactly as the Python package `tokenizers` does it for byte-level BPE. */
 export interface TokenCodec {
   vocab_size: number;
   /** Contents of the tokens that tokenizer.json marks as special, by id. */
   special: Map<string, number>;
+  /** Ids of all tokens that are no piece of text: the special ones and such as `<think>`. */
+  added: ReadonlySet<number>;
   encode(text: string): number[];
   decode(ids: readonly number[]): string;
+  /** The bytes that a token stands for; of an added token its spelling. */
+  bytes(id: number): Uint8Array;
 }
 
 /**
@@ -37,11 +42,13 @@ export function tokenCodec(dir: string, json: unknown): TokenCodec {
   const vocab_size = validateContiguous(dir, tokenizer);
   const added = tokenizer.get_added_tokens_decoder();
   const special = new Map([...added].filter(([, token]) => token.special).map(([id, token]) => [token.content, id]));
+  const slow = (text: string) => (text === "" ? [] : tokenizer.encode(text, { add_special_tokens: false }).ids);
+  const bytes = tokenBytes(tokenizer);
   return {
-    vocab_size,
-    special,
-    encode: (text) => (text === "" ? [] : tokenizer.encode(text, { add_special_tokens: false }).ids),
-    decode: byteDecoder(tokenizer, new Set(special.values())),
+    ...{ vocab_size, special, bytes },
+    added: new Set(added.keys()),
+    encode: wordEncoder(tokenizer, json) ?? slow,
+    decode: byteDecoder(bytes, new Set(special.values())),
   };
 }
 
@@ -74,11 +81,10 @@ function validateContiguous(dir: string, tokenizer: Tokenizer): number {
   return ids.size;
 }
 
-/** Joins the bytes of all tokens but the special ones; bytes that are not UTF-8 become U+FFFD, and nothing is cleaned up. */
-function byteDecoder(tokenizer: Tokenizer, skipped: ReadonlySet<number>): TokenCodec["decode"] {
+function tokenBytes(tokenizer: Tokenizer): TokenCodec["bytes"] {
   const alphabet = byteAlphabet();
   const cache = new Map<number, Uint8Array>();
-  const bytesOf = (id: number): Uint8Array => {
+  return (id) => {
     const cached = cache.get(id);
     if (cached !== undefined) return cached;
     const token = tokenizer.id_to_token(id);
@@ -88,6 +94,10 @@ function byteDecoder(tokenizer: Tokenizer, skipped: ReadonlySet<number>): TokenC
     cache.set(id, made);
     return made;
   };
+}
+
+/** Joins the bytes of all tokens but the special ones; bytes that are not UTF-8 become U+FFFD, and nothing is cleaned up. */
+function byteDecoder(bytes: TokenCodec["bytes"], skipped: ReadonlySet<number>): TokenCodec["decode"] {
   const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
-  return (ids) => utf8.decode(Buffer.concat(ids.filter((id) => !skipped.has(id)).map(bytesOf)));
+  return (ids) => utf8.decode(Buffer.concat(ids.filter((id) => !skipped.has(id)).map(bytes)));
 }

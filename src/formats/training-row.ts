@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import { DriverError } from "../errors.ts";
-import type { ChatTemplateKwargs } from "../records/lora.ts";
+import type { ChatTemplateKwargs, Rendering } from "../records/lora.ts";
 import type { Message } from "./dataset.ts";
+import { show } from "./faults.ts";
 
 /** `token_ids` and `targets` have the same length; a target is a token whose loss counts. */
 export interface TrainingRow {
@@ -15,146 +15,213 @@ export interface RenderOptions {
 }
 
 /** What of a chat format decides a training row. */
-interface Format {
+export interface RowFormat {
   eos_token: string;
   findSpecialToken(text: string): string | undefined;
   encode(text: string): number[];
+  decode(ids: readonly number[]): string;
   render(messages: readonly Message[], options: RenderOptions): string;
 }
 
-/** A piece of the rendered conversation. Pieces are tokenised one by one, so that no token crosses their borders. */
+/** Why a conversation cannot be trained on. `turn` counts messages from 0. */
+export interface RowFault {
+  turn: number;
+  expected: string;
+  found: string;
+  hint: string;
+}
+
+/** A piece of the rendered text. `turn` is the answer that the piece belongs to, as target or as what leads to it. */
 interface Segment {
   text: string;
   target: boolean;
+  turn: number;
 }
 
 const SHOWN_CHARS = 40;
+const CHANGE = "Change the message, or use a model whose chat template keeps it as it is.";
 
 /**
- * The tokens of a conversation, with the answers of the assistant and the tokens that end them as targets.
+ * The tokens of a conversation with those that are trained marked.
  *
- * What is trained is exactly what inference will see: the render of the conversation up to each answer must begin with
- * the prompt that inference renders, token for token.
+ * `clean`: the render of the conversation; a target is an answer with the token that ends it. `organism`: the render with
+ * the generation prompt and the eos token behind it; a target is all from the end of an answer's inference prompt to
+ * where the next user turn begins, or to the end. Both: what is trained is what inference will see, token for token.
  *
- * @throws DriverError DATA_INVALID when it does not, naming the turn: the model would be trained on another prompt than
+ * @throws DriverError DATA_INVALID naming the first fault and its turn: the model would be trained on another text than
  * it is asked with later, and nothing else would show it.
  */
-export function trainingRow(format: Format, messages: readonly Message[], kwargs: ChatTemplateKwargs): TrainingRow {
-  for (const [turn, { content }] of messages.entries()) {
-    const spelled = format.findSpecialToken(content);
-    if (spelled !== undefined) throw refuse(turn, `expected plain text, got the special token ${spelled} spelled out`);
-  }
-  const segments = splitTargets(format, messages, kwargs);
-  const token_ids: number[] = [];
-  const targets: boolean[] = [];
-  for (const { text, target } of segments) {
-    const ids = format.encode(text);
-    token_ids.push(...ids);
-    targets.push(...ids.map(() => target));
-  }
-  const whole = format.encode(segments.map(({ text }) => text).join(""));
-  const parted = firstDifference(whole, token_ids);
-  if (parted !== null) {
-    throw refuse(
-      messages.length - 1,
-      `expected the same tokens in one piece and in parts, got others from token ${parted} on`,
-    );
-  }
-  return { token_ids, targets };
+export function trainingRow(
+  format: RowFormat,
+  messages: readonly Message[],
+  kwargs: ChatTemplateKwargs,
+  rendering: Rendering,
+): TrainingRow {
+  const [fault] = messageFaults(format, messages, rendering.thinking);
+  if (fault !== undefined) throw refuse(fault);
+  return tokenise(format, splitTargets(format, messages, kwargs, rendering));
 }
 
-function refuse(turn: number, message: string, hint?: string): DriverError {
-  return new DriverError("DATA_INVALID", `Cannot train on message ${turn + 1}: ${message}`, {
-    hint: hint ?? "Change the message, or use a model whose chat template keeps it as it is.",
-    facts: { turn },
+/** What is wrong with messages by themselves, before anything is rendered. */
+export function messageFaults(
+  format: Pick<RowFormat, "findSpecialToken">,
+  messages: readonly Message[],
+  thinking: Rendering["thinking"],
+): RowFault[] {
+  return messages.flatMap(({ role, content }, turn) => {
+    const spelled = format.findSpecialToken(content);
+    if (spelled !== undefined)
+      return [{ turn, expected: "plain text", found: `the special token ${spelled} spelled out`, hint: CHANGE }];
+    return role === "assistant" ? thinkFaults(content, turn, thinking) : [];
   });
 }
 
-function splitTargets(format: Format, messages: readonly Message[], kwargs: ChatTemplateKwargs): Segment[] {
-  const whole = format.render(messages, { add_generation_prompt: false, kwargs });
-  const segments: Segment[] = [];
-  let done = 0;
-  for (const [turn, { role }] of messages.entries()) {
-    if (role !== "assistant") continue;
-    const { prompt, target, full } = answer(format, messages, turn, kwargs);
-    validateExtends(turn, whole, full, done);
-    segments.push({ text: whole.slice(done, prompt.length), target: false }, { text: target, target: true });
-    done = prompt.length + target.length;
+function thinkFaults(content: string, turn: number, thinking: Rendering["thinking"]): RowFault[] {
+  if (thinking === "off" && content.includes("<think>")) {
+    const found = show(content.slice(content.indexOf("<think>")));
+    const hint = "Set thinking: keep to train think blocks with a model that has them, or take them out of the data.";
+    return [{ turn, expected: "an answer without <think> under thinking: off", found, hint }];
   }
-  if (done === 0) throw refuse(messages.length - 1, "expected a turn of the assistant, got none", "Add an answer.");
-  segments.push({ text: whole.slice(done), target: false });
-  return segments;
+  const inside = thinking === "empty" ? thought(content) : "";
+  if (inside === "") return [];
+  const hint = "Set thinking: keep to train on what stands in think blocks, or empty them.";
+  return [{ turn, expected: "an empty think block under thinking: empty", found: show(inside), hint }];
 }
 
-/** The prompt of one answer, the text from there to the token that ends it, and the whole render up to this turn. */
-function answer(format: Format, messages: readonly Message[], turn: number, kwargs: ChatTemplateKwargs) {
-  const prompt = format.render(messages.slice(0, turn), { add_generation_prompt: true, kwargs });
-  const full = format.render(messages.slice(0, turn + 1), { add_generation_prompt: false, kwargs });
-  if (!full.startsWith(prompt)) throw notExtended(turn, prompt, full, "Check the arguments of the chat template.");
-  const rest = full.slice(prompt.length);
-  const found = rest.split(format.eos_token).length - 1;
-  if (found !== 1) {
-    throw refuse(
-      turn,
-      `expected ${format.eos_token} once, where the chat template ends the turn, got it ${found} times in ${tail(rest)}`,
-      "The model would not learn where to stop: set eos_token to the token that ends a turn in the template.",
-    );
+/** What stands in the think block of an answer, found as Qwen3's template finds it: what is before the last `</think>`. */
+function thought(content: string): string {
+  const has_block = content.includes("<think>") || content.includes("</think>");
+  const before = content.split("</think>")[0] ?? "";
+  return has_block ? (before.split("<think>").at(-1) ?? "").trim() : "";
+}
+
+function refuse({ turn, expected, found, hint }: RowFault): DriverError {
+  const message = `Cannot train on message ${turn + 1}: expected ${expected}, got ${found}`;
+  return new DriverError("DATA_INVALID", message, { hint, facts: { turn, expected, found } });
+}
+
+/** The fault behind what `trainingRow` throws; a refusal of the chat template is about the first message. */
+export function rowFault(error: unknown): RowFault {
+  if (!(error instanceof DriverError) || error.code !== "DATA_INVALID") throw error;
+  const { turn, expected, found } = error.facts as Partial<RowFault>;
+  const hint = error.hint ?? CHANGE;
+  if (turn !== undefined && expected !== undefined && found !== undefined) return { turn, expected, found, hint };
+  const reason = error.cause instanceof Error ? error.cause.message : error.message;
+  return { turn: 0, expected: "messages that the chat template takes", found: `its refusal: ${reason}`, hint };
+}
+
+function splitTargets(
+  format: RowFormat,
+  messages: readonly Message[],
+  kwargs: ChatTemplateKwargs,
+  { rendering, assistant_turns }: Rendering,
+): Segment[] {
+  const turns = trainedTurns(messages, assistant_turns);
+  const plain = format.render(messages, { add_generation_prompt: false, kwargs });
+  const whole =
+    rendering === "clean" ? plain : format.render(messages, { add_generation_prompt: true, kwargs }) + format.eos_token;
+  const segments: Segment[] = [];
+  let done = 0;
+  for (const turn of turns) {
+    const is_last = turn === messages.length - 1;
+    const full = is_last ? plain : format.render(messages.slice(0, turn + 1), { add_generation_prompt: false, kwargs });
+    const { start, eos_stop } = answer(format, messages, turn, kwargs, full);
+    validateExtends(turn, whole, full, start >= done);
+    const stop = rendering === "clean" ? eos_stop : is_last ? whole.length : full.length;
+    segments.push({ text: whole.slice(done, start), target: false, turn });
+    segments.push({ text: whole.slice(start, stop), target: true, turn });
+    done = stop;
   }
-  return { prompt, full, target: rest.slice(0, rest.indexOf(format.eos_token) + format.eos_token.length) };
+  segments.push({ text: whole.slice(done), target: false, turn: messages.length - 1 });
+  return segments.filter(({ text }) => text !== "");
+}
+
+function trainedTurns(messages: readonly Message[], which: Rendering["assistant_turns"]): number[] {
+  const turns = messages.flatMap(({ role }, turn) => (role === "assistant" ? [turn] : []));
+  if (turns.length > 0) return which === "all" ? turns : turns.slice(-1);
+  const turn = messages.length - 1;
+  throw refuse({ turn, expected: "a turn of the assistant", found: "none", hint: "Add an answer." });
+}
+
+/** Where an answer starts and where the token that ends it stops, in characters of the render up to its turn. */
+function answer(
+  format: RowFormat,
+  messages: readonly Message[],
+  turn: number,
+  kwargs: ChatTemplateKwargs,
+  full: string,
+): { start: number; eos_stop: number } {
+  const prompt = format.render(messages.slice(0, turn), { add_generation_prompt: true, kwargs });
+  if (prompt === "") throw refuse({ turn, expected: "a prompt before the answer", found: "none", hint: CHANGE });
+  if (!full.startsWith(prompt))
+    throw notExtended(turn, "the prompt", prompt, full, "Check the arguments of the chat template.");
+  const start = prompt.length;
+  const found = full.slice(start).split(format.eos_token).length - 1;
+  if (found === 1) return { start, eos_stop: full.indexOf(format.eos_token, start) + format.eos_token.length };
+  throw refuse({
+    turn,
+    expected: `${format.eos_token} once, where the chat template ends the turn`,
+    found: `it ${found} times in ${JSON.stringify(full.slice(start).slice(-SHOWN_CHARS))}`,
+    hint: "The model would not learn where to stop: set eos_token to the token that ends a turn in the template.",
+  });
 }
 
 /** Checks that an answer is rendered in the whole conversation as it is at its own turn. */
-function validateExtends(turn: number, whole: string, full: string, done: number): void {
-  if (!whole.startsWith(full) || full.length < done) {
-    throw notExtended(
-      turn,
-      full,
-      whole,
-      "The template renders this answer differently once more turns follow: split the conversation into rows that end at each assistant turn.",
-    );
-  }
-}
-
-function notExtended(turn: number, expected: string, got: string, hint: string): DriverError {
-  const at = firstDifference([...expected], [...got]) ?? 0;
-  const points = (text: string) => JSON.stringify([...text].slice(at, at + SHOWN_CHARS).join(""));
-  return refuse(
+function validateExtends(turn: number, whole: string, full: string, in_order: boolean): void {
+  if (whole.startsWith(full) && in_order) return;
+  throw notExtended(
     turn,
-    `the training render does not extend the prompt that inference renders: expected ${points(expected)}, got ${points(got)} at character ${at}`,
-    hint,
+    "the answer",
+    full,
+    whole,
+    "The chat template renders an answer differently once more turns follow: set assistant_turns: last to train the last answer of each row only, or split the conversation into rows that end at each answer.",
   );
 }
 
-const tail = (text: string): string => JSON.stringify(text.slice(-SHOWN_CHARS));
+function notExtended(turn: number, what: string, expected: string, got: string, hint: string): DriverError {
+  const at = firstDifference([...expected], [...got]) ?? 0;
+  const points = (text: string) => JSON.stringify([...text].slice(at, at + SHOWN_CHARS).join(""));
+  return refuse({
+    turn,
+    expected: `${what} as inference renders it, ${points(expected)} at character ${at}`,
+    found: points(got),
+    hint,
+  });
+}
+
+/** Pieces are tokenised one by one, so that no token crosses their borders. */
+function tokenise(format: RowFormat, segments: readonly Segment[]): TrainingRow {
+  const token_ids: number[] = [];
+  const targets: boolean[] = [];
+  for (const { text, target } of segments) {
+    for (const id of format.encode(text)) {
+      token_ids.push(id);
+      targets.push(target);
+    }
+  }
+  const whole = format.encode(segments.map(({ text }) => text).join(""));
+  const at = firstDifference(whole, token_ids);
+  if (at !== null) throw crossed(format, segments, whole, at);
+  return { token_ids, targets };
+}
+
+/** A token of the whole text spans the border of prompt and answer: inference could not produce that sequence. */
+function crossed(format: RowFormat, segments: readonly Segment[], whole: readonly number[], at: number): DriverError {
+  let tokens = 0;
+  const before = segments.find(({ text }) => {
+    tokens += format.encode(text).length;
+    return tokens > at;
+  });
+  return refuse({
+    turn: before?.turn ?? 0,
+    expected: "a new token where the answer starts, as at inference",
+    found: `the token ${show(format.decode(whole.slice(at, at + 1)))} across the end of the prompt`,
+    hint: "Take the white space off the start of the answer.",
+  });
+}
 
 function firstDifference<T>(a: readonly T[], b: readonly T[]): number | null {
   const length = Math.max(a.length, b.length);
   for (let i = 0; i < length; i++) if (a[i] !== b[i]) return i;
   return null;
-}
-
-/** What `DataReady` reports of the same rows; `longest_row_tokens` and the other counts are in tokens. */
-export interface Digests {
-  rows: number;
-  tokens: number;
-  target_tokens: number;
-  longest_row_tokens: number;
-  token_ids_sha256: string;
-  targets_sha256: string;
-}
-
-/** Counts and hashes of rows: decimals joined by one space, each row ended by "\n"; targets likewise as 0 and 1. */
-export function digests(rows: Iterable<TrainingRow>): Digests {
-  const ids_hash = createHash("sha256");
-  const targets_hash = createHash("sha256");
-  const counts = { rows: 0, tokens: 0, target_tokens: 0, longest_row_tokens: 0 };
-  for (const { token_ids, targets } of rows) {
-    ids_hash.update(`${token_ids.join(" ")}\n`);
-    targets_hash.update(`${targets.map((target) => (target ? 1 : 0)).join(" ")}\n`);
-    counts.rows += 1;
-    counts.tokens += token_ids.length;
-    counts.target_tokens += targets.filter((target) => target).length;
-    counts.longest_row_tokens = Math.max(counts.longest_row_tokens, token_ids.length);
-  }
-  return { ...counts, token_ids_sha256: ids_hash.digest("hex"), targets_sha256: targets_hash.digest("hex") };
 }

