@@ -9,7 +9,7 @@ import { nearest } from "../formats/nearest.ts";
 import { parseQuestions } from "../formats/questions.ts";
 import { parseYaml } from "../formats/yaml.ts";
 import { Experiment, JudgeConfig, ModelConfig } from "../records/experiment.ts";
-import { Recipe } from "../records/recipe.ts";
+import { type Recipe, RecipeFile } from "../records/recipe.ts";
 import type { LoadedDataset, QuestionSet } from "./handles.ts";
 
 export interface FoundModel {
@@ -53,8 +53,15 @@ export class Library {
     return [...new Set(ids)].filter((id) => !id.startsWith(".")).sort();
   }
 
-  recipe(name: string): Promise<Recipe> {
-    return this.#config("recipes", name, Recipe);
+  /** A recipe's values alone: what it says about itself is no part of a run. */
+  async recipe(name: string): Promise<Recipe> {
+    const { description: _description, sources: _sources, ...recipe } = await this.recipeFile(name);
+    return recipe;
+  }
+
+  /** A recipe with its description and where its values come from. */
+  recipeFile(name: string): Promise<RecipeFile> {
+    return this.#config("recipes", name, RecipeFile);
   }
 
   experiment(name: string): Promise<Experiment> {
