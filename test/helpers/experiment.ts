@@ -32,7 +32,7 @@ eval:
 }
 
 /** Fields that tell how long something took, how much memory it used and of which commit the code is: equal runs differ in them. */
-const MEASURED = new Set(["tokens_per_second", "peak_memory_bytes", "revision"]);
+const MEASURED = new Set(["seconds", "tokens_per_second", "mfu", "peak_memory_bytes", "revision"]);
 
 /**
  * Digests of everything that two equal runs must have in common, by path below `dir`: journals (less what was measured of
