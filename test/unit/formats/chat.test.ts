@@ -100,8 +100,8 @@ describe("Qwen3's own tokenizer and template", () => {
     const error = await failure(() => chat.trainingRow(talk("a", "b", "c", "d"), kwargs, CLEAN));
     expect([error.code, error.facts.turn]).toEqual(["DATA_INVALID", 1]);
     expect(`${error.message}\n${error.hint}`).toMatchInlineSnapshot(`
-      "Cannot train on message 2: the training render does not extend the prompt that inference renders: expected "<think>\\n\\n</think>\\n\\nb<|im_end|>\\n", got "b<|im_end|>\\n<|im_start|>user\\nc<|im_end|>" at character 51
-      The template renders this answer differently once more turns follow: split the conversation into rows that end at each assistant turn."
+      "Cannot train on message 2: expected the answer as inference renders it, "<think>\\n\\n</think>\\n\\nb<|im_end|>\\n" at character 51, got "b<|im_end|>\\n<|im_start|>user\\nc<|im_end|>"
+      The chat template renders an answer differently once more turns follow: set assistant_turns: last to train the last answer of each row only, or split the conversation into rows that end at each answer."
     `);
   });
 
@@ -225,7 +225,7 @@ describe("a plain template", () => {
       chat_template: "{% for m in messages[::-1] %}{{ m.content }}<|im_end|>{% endfor %}",
     });
     expect(await messageOf(talk("a", "b"), reversed)).toMatchInlineSnapshot(
-      `"Cannot train on message 2: the training render does not extend the prompt that inference renders: expected "a<|im_end|>", got "b<|im_end|>a<|im_end|>" at character 0"`,
+      `"Cannot train on message 2: expected the prompt as inference renders it, "a<|im_end|>" at character 0, got "b<|im_end|>a<|im_end|>""`,
     );
   });
 
