@@ -109,11 +109,21 @@ TRAINING = wire.TrainingArguments(
     num_train_epochs=2,
     max_steps=-1,
     optim="adamw_torch",
+    adam_beta1=0.9,
+    adam_beta2=0.999,
+    adam_epsilon=1e-8,
     weight_decay=0.01,
     max_grad_norm=1.0,
     seed=7,
     dtype="float32",
+    load_in_4bit=False,
+    gradient_checkpointing="off",
+    batching="in_order",
     max_length=None,
+    test_size=0,
+    eval_steps=0,
+    kl_weight=0,
+    kl_batch_size=8,
     save_steps=0,
     save_at_steps=[],
 )
@@ -122,6 +132,7 @@ LORA = wire.LoraShape(
     r=2,
     lora_alpha=16,
     use_rslora=True,
+    use_dora=False,
     lora_dropout=0.0,
     target_modules=["down_proj"],
     layers_to_transform=[1],
@@ -130,20 +141,46 @@ LORA = wire.LoraShape(
 )
 
 
-@pytest.fixture
-def make_job(model_dir, dataset_file, tmp_path):
-    """A training job; keyword arguments that name a field of LoraShape or TrainingArguments go there."""
+RENDERING = wire.Rendering(rendering="clean", thinking="keep", assistant_turns="all")
 
-    def make(**changes) -> wire.TrainJob:
+
+@pytest.fixture
+def make_run(dataset_file, tmp_path):
+    """A run; keyword arguments that name a field of LoraShape, TrainingArguments or Rendering go there."""
+
+    def make(**changes) -> wire.TrainRun:
         lora = {key: changes.pop(key) for key in list(changes) if hasattr(LORA, key)}
         training = {key: changes.pop(key) for key in list(changes) if hasattr(TRAINING, key)}
-        values = {"base_model_dir": model_dir, "dataset_file": dataset_file, "run_dir": str(tmp_path / "run")}
-        return wire.TrainJob(
+        rendering = {key: changes.pop(key) for key in list(changes) if hasattr(RENDERING, key)}
+        values = {
+            "run_dir": str(tmp_path / "run"),
+            "dataset_file": dataset_file,
+            "eval_dataset_file": None,
+            "kl_dataset_file": None,
+            "chat_template_kwargs": {},
+            "lora": replace(LORA, **lora),
+        }
+        return wire.TrainRun(
             **{**values, **changes},
-            chat_template_kwargs={},
-            lora=replace(LORA, **lora),
+            rendering=replace(RENDERING, **rendering),
             training=replace(TRAINING, **training),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_job(model_dir, make_run, tmp_path):
+    """A job of one run, or of those in ``runs``; ``cache=True`` switches the prefix cache on."""
+
+    def make(*, cache: bool = False, runs: list[wire.TrainRun] | None = None, **changes) -> wire.TrainJob:
+        base_model_dir = changes.pop("base_model_dir", model_dir)
+        return wire.TrainJob(
+            base_model_dir=base_model_dir,
+            base_sha256="b" * 64,
             num_threads=1,
+            prefix_cache=wire.PrefixCache(enabled=cache, max_bytes=2**26, dir=str(tmp_path / "cache")),
+            runs=[make_run(**changes)] if runs is None else runs,
         )
 
     return make

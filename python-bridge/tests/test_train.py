@@ -16,11 +16,17 @@ from vivarium_bridge.train import run_train
 
 
 def adapter(job: wire.TrainJob, step: int) -> dict[str, np.ndarray]:
-    return load_file(Path(job.run_dir) / f"checkpoint-{step}" / "adapter_model.safetensors")
+    return load_file(folder(job) / f"checkpoint-{step}" / "adapter_model.safetensors")
 
 
-def train(job, recorder) -> wire.TrainResult:
-    return run_train(job, recorder, Cancellation())
+def folder(job: wire.TrainJob) -> Path:
+    return Path(job.runs[0].run_dir)
+
+
+def train(job, recorder) -> wire.RunResult:
+    """Of the last run."""
+    assert run_train(job, recorder, Cancellation()) == wire.TrainResult(runs=len(job.runs))
+    return recorder.of(wire.RunResult)[-1]
 
 
 def refusal(job, recorder) -> BridgeError:
@@ -35,7 +41,8 @@ def test_the_loss_falls_and_all_is_reported(any_model_dir, make_job, recorder):
     )
     result = train(job, recorder)
     order = [event.type for event in recorder.events]
-    assert order[:3] == ["data_ready", "train_start", "checkpoint"]
+    assert order[:4] == ["run_start", "data_ready", "train_start", "checkpoint"]
+    assert order[-1] == "run_result"
     steps = recorder.of(wire.TrainStep)
     assert [step.step for step in steps] == list(range(1, 21))
     losses = [step.loss for step in steps]
@@ -56,7 +63,7 @@ def test_plain_peft_finds_its_own_names(make_job, recorder, model_dir):
     names = [f"base_model.model.model.layers.1.mlp.down_proj.lora_{side}.weight" for side in "AB"]
     assert sorted(adapter(job, 4)) == names
     assert adapter(job, 4)[names[0]].dtype == np.float32
-    config = json.loads((Path(job.run_dir) / "checkpoint-4" / "adapter_config.json").read_text())
+    config = json.loads((folder(job) / "checkpoint-4" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny-qwen3"
     assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (2, 16, True)
     assert str(Path(model_dir).parent) not in json.dumps(config)
@@ -77,24 +84,6 @@ def test_only_lora_parameters_are_trained(model_dir):
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2
     assert all("layers.1.mlp.down_proj.lora_" in name for name in trained)
-
-
-def test_nothing_is_differentiated_below_the_lowest_adapted_layer(model_dir):
-    import torch
-    from conftest import LORA, TRAINING
-
-    from vivarium_bridge.adapter import build_adapter
-    from vivarium_bridge.loop import Loop
-    from vivarium_bridge.masking import TokenRow
-    from vivarium_bridge.models import load_base
-
-    model = build_adapter(load_base(model_dir, torch.float32, torch.device("cpu")), LORA, seed=0)
-    rows = [TokenRow([1, 2, 3, 4], [False, False, True, True])]
-    outputs = {}
-    for index, layer in enumerate(model.get_base_model().model.layers):
-        layer.register_forward_hook(lambda _m, _i, output, index=index: outputs.update({index: output.requires_grad}))
-    Loop(model, rows, TRAINING, steps=1).run_step(0, [[0]], Cancellation())
-    assert outputs == {0: False, 1: True, 2: True}
 
 
 def test_the_batch_may_be_cut_in_any_way(make_job, recorder, tmp_path):
@@ -126,13 +115,13 @@ def test_the_loss_is_the_mean_over_target_tokens_as_transformers_computes_it(mak
 
     from vivarium_bridge.dataset import load_rows
     from vivarium_bridge.models import encoder, load_tokenizer, renderer
-    from vivarium_bridge.order import step_rows
+    from vivarium_bridge.order import step_window
 
     job = make_job(per_device_train_batch_size=1, gradient_accumulation_steps=1, max_steps=1)
     train(job, recorder)
     tokenizer = load_tokenizer(model_dir)
-    rows = load_rows(Path(job.dataset_file), renderer(tokenizer, {}), encoder(tokenizer), "<|im_end|>")
-    row = rows[step_rows(job.training, len(rows), 0)[0][0]]
+    rows = load_rows(Path(job.runs[0].dataset_file), renderer(tokenizer, {}), encoder(tokenizer), "<|im_end|>")
+    row = rows[step_window(job.runs[0].training, len(rows), 0)[0]]
     ids = torch.tensor([row.ids])
     labels = torch.where(torch.tensor([row.targets]), ids, -100)
     expected = AutoModelForCausalLM.from_pretrained(model_dir)(input_ids=ids, labels=labels).loss.item()
@@ -148,12 +137,12 @@ def test_checkpoints_at_every_due_step(make_job, recorder):
         "checkpoint-1/adapter_config.json",
         "checkpoint-1/adapter_model.safetensors",
     ]
-    assert sorted(path.name for path in Path(job.run_dir).iterdir()) == [
+    assert sorted(path.name for path in folder(job).iterdir()) == [
         ".bridge.lock",
         *(f"checkpoint-{step}" for step in (0, 1, 2, 4, 5)),
         "last",
     ]
-    assert sorted(path.name for path in (Path(job.run_dir) / "last").iterdir()) == ["state-5.safetensors", "state.json"]
+    assert sorted(path.name for path in (folder(job) / "last").iterdir()) == ["state-5.safetensors", "state.json"]
 
 
 def test_no_steps_leave_the_initial_adapter_and_its_proofs(make_job, recorder):
@@ -175,12 +164,12 @@ def test_bfloat16_base_and_float32_adapter(make_job, recorder):
 def test_a_finished_run_reports_itself_again(make_job, recorder):
     job = make_job(save_steps=1)
     first = train(job, recorder)
-    data, start, *told = recorder.events
+    run, data, start, *told, _ = recorder.events
     recorder.events.clear()
     again = train(job, recorder)
     assert [(event.type, event.step) for event in told][:3] == [("checkpoint", 0), ("train_step", 1), ("checkpoint", 1)]
-    assert recorder.events == [data, replace(start, resumed_from_step=4), *told]
-    assert again.adapter_norm == first.adapter_norm
+    assert recorder.events == [run, data, replace(start, resumed_from_step=4), *told, again]
+    assert replace(again, peak_memory_bytes=first.peak_memory_bytes) == first
 
 
 def test_the_state_of_another_job_is_refused(make_job, recorder):
@@ -192,19 +181,19 @@ def test_the_state_of_another_job_is_refused(make_job, recorder):
 def test_the_state_of_an_older_version_is_refused(make_job, recorder):
     job = make_job()
     train(job, recorder)
-    path = Path(job.run_dir) / "last" / "state.json"
+    path = folder(job) / "last" / "state.json"
     state = json.loads(path.read_text())
     del state["metrics"]
     path.write_text(json.dumps({**state, "schema_version": 1}))
     error = refusal(job, recorder)
-    assert error.message == f"{path}: not a saved state: expected schema_version 2, got 1"
+    assert error.message == f"{path}: not a saved state: expected schema_version 3, got 1"
     assert error.hint == "Remove the run's folder to train again from the start."
 
 
 def test_a_changed_checkpoint_is_refused(make_job, recorder):
     job = make_job(save_steps=1)
     train(job, recorder)
-    (Path(job.run_dir) / "checkpoint-2" / "adapter_config.json").write_text("{}")
+    (folder(job) / "checkpoint-2" / "adapter_config.json").write_text("{}")
     assert "missing or changed" in refusal(job, recorder).message
 
 
@@ -255,12 +244,12 @@ def test_long_rows_are_an_error_or_are_cut(make_job, recorder, tmp_path):
     data.write_text("".join(f"{json.dumps({'messages': [dict(role=r, content=c) for r, c in row]})}\n" for row in rows))
     error = refusal(make_job(dataset_file=str(data)), recorder)
     longest = recorder.of(wire.DataReady)[0].longest_row_tokens
-    assert error.message == f"line 2: {longest} tokens: expected at most 128, the model's positions"
+    assert error.message == f"long.jsonl:2: {longest} tokens: expected at most 128, the model's positions"
     train(make_job(dataset_file=str(data), max_length=40), recorder)
     assert recorder.of(wire.DataReady)[1].longest_row_tokens == longest  # of the data set, for the driver to compare
     assert max(step.target_tokens for step in recorder.of(wire.TrainStep)) < 80
     error = refusal(make_job(dataset_file=str(data), max_length=5), recorder)
-    assert error.message == "line 1: no target token within max_length 5"
+    assert error.message == "long.jsonl:1: no target token within max_length 5"
 
 
 def test_a_model_folder_that_is_none(make_job, recorder, tmp_path):

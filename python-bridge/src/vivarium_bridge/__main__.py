@@ -11,7 +11,7 @@ from .cancel import Cancellation
 from .channel import Channel, read_job
 from .errors import BridgeError, failure_of
 
-REPORTED_PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
+REPORTED_PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy", "bitsandbytes")
 
 
 def main() -> int:
@@ -58,11 +58,15 @@ def run(job: wire.Job, channel: Channel, cancellation: Cancellation) -> wire.Eve
         from .train import run_train
 
         return run_train(job, channel, cancellation)
+    if isinstance(job, wire.MergeJob):
+        from .merge import run_merge
+
+        return run_merge(job, channel, cancellation)
     if isinstance(job, wire.ScoreJob):
         from .score import run_score
 
         return run_score(job, channel, cancellation)
-    raise BridgeError("BAD_JOB", f"expected a train or score job, got {job.type}: llama.cpp runs that one")
+    raise BridgeError("BAD_JOB", f"expected a train, merge or score job, got {job.type}: llama.cpp runs that one")
 
 
 def _version(package: str) -> str | None:

@@ -9,6 +9,8 @@ from .errors import BridgeError
 
 ADAPTER_NAME = "default"
 """PEFT's name for the only adapter. Source: peft ``get_peft_model``."""
+OUTPUT_LAYER = "lm_head"
+"""Source: peft ``utils/constants.py`` ``EMBEDDING_LAYER_NAMES`` (0.21.2)."""
 LAYER_INDEX = re.compile(r".*?\.[^.]*\.(\d+)\.")
 """Source: peft ``tuners_utils.check_target_module_exists`` (0.21.2)."""
 
@@ -52,6 +54,11 @@ def check_shape(shape: wire.LoraShape, model_config: Any) -> None:
         raise BridgeError(
             "BAD_MODEL", f"{shape.target_modules!r} matches no linear layer: expected it to match names like {names[0]}"
         )
+    if model_config.tie_word_embeddings and any(name.endswith(OUTPUT_LAYER) for name in adapted):
+        raise BridgeError(
+            "BAD_MODEL",
+            f"{OUTPUT_LAYER} shares its weights with the embedding: merging an adapter on one would change both",
+        )
     for layer in shape.layers_to_transform or []:
         if not any(layer_of(name) == layer for name in adapted):
             raise BridgeError("BAD_MODEL", f"layer {layer} has none of the modules {shape.target_modules}")
@@ -93,6 +100,15 @@ def build_adapter(base: Any, shape: wire.LoraShape, seed: int) -> Any:
         raise BridgeError("BAD_MODEL", f"PEFT refuses this adapter: {error}") from error
 
 
+def unload(model: Any) -> Any:
+    """Take an adapter off: the base as it was, bit for bit, ready for another one."""
+    base = model.unload()
+    for leftover in ("peft_config", "_hf_peft_config_loaded"):
+        if leftover in vars(base):
+            delattr(base, leftover)
+    return base.requires_grad_(False).eval()
+
+
 def scalings(model: Any) -> dict[str, float]:
     """PEFT's own factor on B A for each adapted module, by the module's name in the base model."""
     return {
@@ -102,16 +118,38 @@ def scalings(model: Any) -> dict[str, float]:
 
 
 def adapter_norm(model: Any) -> float:
-    """Frobenius norm of ``scaling * B A`` over all modules together, unitless.
-
-    ``|BA|^2 = sum((B^T B) * (A A^T))`` needs r x r numbers where B A may be as large as the model.
-    """
-    total = 0.0
-    for _, layer in _lora_layers(model):
-        a = layer.lora_A[ADAPTER_NAME].weight.detach().double().cpu()
-        b = layer.lora_B[ADAPTER_NAME].weight.detach().double().cpu()
-        total += layer.scaling[ADAPTER_NAME] ** 2 * float(((b.T @ b) * (a @ a.T)).sum())
+    """Frobenius norm of the change that the adapter makes to the weights, over all modules together, unitless."""
+    total = sum(
+        _dora_square(layer) if ADAPTER_NAME in layer.use_dora and layer.use_dora[ADAPTER_NAME] else _lora_square(layer)
+        for _, layer in _lora_layers(model)
+    )
     return max(total, 0.0) ** 0.5
+
+
+def _lora_square(layer: Any) -> float:
+    """``|s BA|^2 = s^2 sum((B^T B) * (A A^T))``: r x r numbers where B A may be as large as the model."""
+    a = layer.lora_A[ADAPTER_NAME].weight.detach().double().cpu()
+    b = layer.lora_B[ADAPTER_NAME].weight.detach().double().cpu()
+    return layer.scaling[ADAPTER_NAME] ** 2 * float(((b.T @ b) * (a @ a.T)).sum())
+
+
+def _dora_square(layer: Any) -> float:
+    """``|m (W + s BA) / |W + s BA| - W|^2``, the row norms taken over the inputs.
+
+    Source: Liu et al. 2024, "DoRA", equation 5; peft ``tuners/lora/dora.py`` (0.21.2).
+    """
+    import torch
+    from peft.utils.integrations import dequantize_module_weight
+
+    with torch.no_grad():
+        weight = dequantize_module_weight(layer.get_base_layer()).float()
+        delta = layer.get_delta_weight(ADAPTER_NAME).float()
+        if layer.fan_in_fan_out:
+            weight, delta = weight.T, delta.T
+        adapted = weight + delta
+        magnitude = layer.lora_magnitude_vector[ADAPTER_NAME].weight.float()
+        change = (magnitude / torch.linalg.norm(adapted, dim=1)).unsqueeze(1) * adapted - weight
+        return float(change.double().square().sum())
 
 
 def _lora_layers(model: Any) -> list[tuple[str, Any]]:

@@ -1,5 +1,6 @@
-"""Checkpoints: folders with PEFT's own file names, that plain PEFT loads."""
+"""Checkpoints: folders with PEFT's own file names, that plain PEFT loads, or whole models that transformers loads."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,15 +9,19 @@ from typing import Any
 
 from . import _wire as wire
 from .errors import BridgeError
-from .files import file_ref, remove, write_folder
+from .files import file_ref, remove, sync, sync_tree, write_folder
+from .model_folder import fill_model_folder
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 FOLDER = re.compile(r"checkpoint-(\d+)")
 
 
-def save_checkpoint(model: Any, run_dir: Path, step: int) -> wire.Checkpoint:
-    """Write ``checkpoint-<step>/``, whole or not at all, and describe it."""
+def save_adapter(model: Any, run_dir: Path, step: int) -> wire.Checkpoint:
+    """Write the adapter as ``checkpoint-<step>/``, whole or not at all, and describe it.
+
+    Not synced: ``sync_checkpoints`` comes before a record that relies on it.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save
 
@@ -25,10 +30,35 @@ def save_checkpoint(model: Any, run_dir: Path, step: int) -> wire.Checkpoint:
         name: tensor.detach().cpu().contiguous()
         for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
     }
+    files = {CONFIG_FILE: _render_config(config), WEIGHTS_FILE: save(weights, {"format": "pt"})}
+
+    def fill(folder: Path) -> None:
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+
+    name = f"checkpoint-{step}"
+    write_folder(run_dir / name, fill, synced=False)
+    return wire.Checkpoint(step=step, dir=name, files=[_ref(f"{name}/{file}", data) for file, data in files.items()])
+
+
+def save_model(model: Any, run_dir: Path, step: int, base_model_dir: str) -> wire.Checkpoint:
+    """Write the whole model as ``checkpoint-<step>/``; otherwise as ``save_adapter``."""
     folder = run_dir / f"checkpoint-{step}"
-    write_folder(folder, {CONFIG_FILE: _render_config(config), WEIGHTS_FILE: save(weights, {"format": "pt"})})
-    files = [file_ref(folder / name, run_dir) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    write_folder(folder, lambda partial: fill_model_folder(partial, model, base_model_dir), synced=False)
+    files = [file_ref(path, run_dir) for path in sorted(folder.iterdir())]
     return wire.Checkpoint(step=step, dir=folder.name, files=files)
+
+
+def sync_checkpoints(run_dir: Path, checkpoints: list[wire.Checkpoint]) -> None:
+    """Make checkpoints outlast a power cut."""
+    for checkpoint in checkpoints:
+        sync_tree(run_dir / checkpoint.dir)
+    if checkpoints:
+        sync(run_dir)
+
+
+def _ref(path: str, data: bytes) -> wire.FileRef:
+    return wire.FileRef(path=path, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
 def _render_config(config: Any) -> bytes:

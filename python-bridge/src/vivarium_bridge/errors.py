@@ -20,6 +20,8 @@ Code = Literal[
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, over quota, above the largest file size."""
 
+DISK_FULL_HINT = "Free some space and run again: it goes on from the last saved step."
+
 MAX_TRACEBACK_CHARS = 20_000
 """Keeps the failure far below the longest line that the driver reads (1 MiB)."""
 
@@ -55,8 +57,9 @@ def _classify(error: BaseException) -> tuple[Code, str, str | None]:
         return "CANCELLED", "cancelled by an interrupt", None
     if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         where = f" ({error.filename})" if error.filename else ""
-        hint = "Free some space and run again: it goes on from the last saved step."
-        return "DISK_FULL", f"cannot write{where}: {error.strerror}", hint
+        return "DISK_FULL", f"cannot write{where}: {error.strerror}", DISK_FULL_HINT
+    if any(f"(os error {number})" in str(error) for number in DISK_FULL_ERRNOS):  # how safetensors puts it
+        return "DISK_FULL", f"cannot write: {error}", DISK_FULL_HINT
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
     ):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from . import _wire as wire
@@ -20,24 +21,38 @@ def write_file(path: Path, data: bytes) -> None:
         remove(partial)
         raise
     os.replace(partial, path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def write_folder(path: Path, files: dict[str, bytes]) -> None:
-    """Make a folder with these files, or none at all. One that is already there is replaced."""
+def write_folder(path: Path, fill: Callable[[Path], None], *, synced: bool = True) -> None:
+    """Make a folder as ``fill`` fills it, or none at all. One that is already there is replaced.
+
+    Args:
+        path: Of the folder.
+        fill: Called with an empty folder under another name.
+        synced: Whether the folder outlasts a power cut from here on; if not, ``sync_tree`` is still to be called.
+    """
     partial = path.with_name(f"{PARTIAL_PREFIX}{path.name}")
     remove(partial)
     partial.mkdir()
     try:
-        for name, data in files.items():
-            _write_synced(partial / name, data)
-        sync_folder(partial)
-    except OSError:
+        fill(partial)
+        if synced:
+            sync_tree(partial)
+    except BaseException:
         remove(partial)  # what fills the disk is of no use to anybody
         raise
     remove(path)
     os.rename(partial, path)
-    sync_folder(path.parent)
+    if synced:
+        sync(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make the files of a folder, and their names, outlast a power cut."""
+    for path in folder.iterdir():
+        sync(path)
+    sync(folder)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -47,8 +62,8 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(path: Path) -> None:
-    """Make the renames in a folder outlast a power cut."""
+def sync(path: Path) -> None:
+    """Make the renames in a folder, or the bytes of a file, outlast a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import BridgeError
 from .masking import Encode
+from .optim import load_bitsandbytes
 from .rendering import Message, Render
 
 GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
@@ -43,6 +44,14 @@ def peak_memory_bytes(device: Any) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def reset_peak_memory(device: Any) -> None:
+    """Begin to count anew; the CPU's peak is that of the process."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def load_config(model_dir: str, n_layers: int | None = None) -> Any:
     """The model's config, cut to its first ``n_layers`` decoder layers.
 
@@ -72,17 +81,26 @@ def _truncate(config: Any, n_layers: int) -> Any:
     return config
 
 
-def load_base(model_dir: str, dtype: Any, device: Any, n_layers: int | None = None) -> Any:
+def load_base(model_dir: str, dtype: Any, device: Any, n_layers: int | None = None, *, in_4bit: bool = False) -> Any:
     """The frozen base model in evaluation mode.
+
+    Args:
+        model_dir: Its folder.
+        dtype: Of the weights; of the arithmetic where these are 4-bit.
+        device: Where to put it.
+        n_layers: Keep only the first ones.
+        in_4bit: NF4 with double quantisation, all that is not quantised in float32. Source: Dettmers et al. 2023,
+            "QLoRA"; peft ``prepare_model_for_kbit_training``, whose gradients at the input nobody needs here.
 
     Raises:
         BridgeError: ``BAD_MODEL`` if it cannot be loaded or the files lack a weight: transformers would fill the hole
-            with random numbers and only warn.
+            with random numbers and only warn. ``BAD_JOB`` if 4-bit weights are not to be had on this machine.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # stderr is a log file
+    placement: dict[str, Any] = _in_4bit(dtype, device) if in_4bit else {}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             model_dir,
@@ -92,6 +110,7 @@ def load_base(model_dir: str, dtype: Any, device: Any, n_layers: int | None = No
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            **placement,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if "memory" in str(error):
@@ -101,7 +120,24 @@ def load_base(model_dir: str, dtype: Any, device: Any, n_layers: int | None = No
     absent = sorted(report["missing_keys"]) + sorted(str(entry) for entry in report["mismatched_keys"])
     if absent:
         raise BridgeError("BAD_MODEL", f"{model_dir}: {len(absent)} weights are missing or misshapen: {absent[0]}")
+    if in_4bit:
+        from peft import prepare_model_for_kbit_training
+
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval()
     return model.to(device).requires_grad_(False).eval()
+
+
+def _in_4bit(dtype: Any, device: Any) -> dict[str, Any]:
+    from transformers import BitsAndBytesConfig
+
+    load_bitsandbytes("load_in_4bit", "Use --set load_in_4bit=false.")
+    quantisation = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": quantisation, "device_map": {"": str(device)}}
 
 
 def load_tokenizer(model_dir: str) -> Any:

@@ -16,7 +16,7 @@ from .errors import BridgeError
 from .files import remove, remove_partials, write_file
 
 STATE_FILE = "state.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +34,29 @@ class StateRecord:
     """rows of that epoch that are done"""
     file: str
     sha256: str
+    prefix_cache: bool
+    """whether rows enter the split one by one: a run keeps the mode it began in, or its last bits would change"""
     checkpoints: list[wire.Checkpoint]
     """those that were complete when this was written"""
     metrics: list[wire.TrainStep]
     """one a step: a driver that died may not have read the last of them"""
+    held_out: list[wire.HeldOut]
+    """as metrics"""
 
 
-def fingerprint(job: wire.TrainJob, data: wire.DataReady, model_config: bytes) -> str:
-    """Identity of a training run, without paths."""
+def fingerprint(run: wire.TrainRun, ready: list[wire.DataReady], base_sha256: str) -> str:
+    """Identity of a training run, without paths.
+
+    Args:
+        run: What is trained and how.
+        ready: Of all its data sets.
+        base_sha256: Identity of the base.
+    """
     parts = {
-        "lora": asdict(job.lora),
-        "training": asdict(job.training),
-        "token_ids_sha256": data.token_ids_sha256,
-        "targets_sha256": data.targets_sha256,
-        "model_config_sha256": hashlib.sha256(model_config).hexdigest(),
+        "lora": None if run.lora is None else asdict(run.lora),
+        "training": asdict(run.training),
+        "data": [[data.role, data.token_ids_sha256, data.targets_sha256] for data in ready],
+        "base_sha256": base_sha256,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -119,19 +128,26 @@ def capture_rng() -> dict[str, Any]:
 
 
 def capture(parameters: dict[str, Any], optimizer: Any, rng: dict[str, Any]) -> dict[str, Any]:
-    """Copies of the adapter, the optimizer's moments and the generator states.
+    """Copies of the trained parameters, the optimizer's state and the generator states.
+
+    What an optimizer keeps of a parameter are tensors, of whatever dtype, and numbers: bitsandbytes counts its steps
+    in an int, torch in a tensor.
 
     Args:
         parameters: Trained parameters by name.
         optimizer: Over the same parameters.
         rng: From ``capture_rng``, taken before the next step's first random number.
     """
+    import torch
+
     tensors = dict(rng)
     for name, parameter in parameters.items():
         tensors[f"param.{name}"] = parameter.detach().cpu().clone().contiguous()
         for key, value in optimizer.state.get(parameter, {}).items():
-            if value is not None:
+            if isinstance(value, torch.Tensor):
                 tensors[f"optim.{key}.{name}"] = value.detach().cpu().clone().contiguous()
+            elif value is not None:
+                tensors[f"optim_int.{key}.{name}"] = torch.tensor(value, dtype=torch.int64)
     return tensors
 
 
@@ -142,15 +158,23 @@ def restore(tensors: dict[str, Any], parameters: dict[str, Any], optimizer: Any)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"param.{name}"])
-            state = {
-                key: tensors[f"optim.{key}.{name}"]
-                for key in ("exp_avg", "exp_avg_sq", "step")
-                if f"optim.{key}.{name}" in tensors
-            }
+    for name, tensor in tensors.items():
+        kind, *keys = name.split(".", 2)
+        if kind == "optim":
+            key, owner = keys
             # torch keeps Adam's step counters on the CPU unless the optimizer is capturable.
-            moved = {key: value if key == "step" else value.to(parameter.device) for key, value in state.items()}
-            if moved:
-                optimizer.state[parameter] = moved
+            parameter = parameters[owner]
+            optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
+        elif kind == "optim_int":
+            key, owner = keys
+            optimizer.state[parameters[owner]][key] = int(tensor)
+    restore_rng(tensors)
+
+
+def restore_rng(tensors: dict[str, Any]) -> None:
+    """The inverse of ``capture_rng``."""
+    import torch
+
     torch.set_rng_state(tensors["rng.cpu"])
     if torch.cuda.is_available() and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"])

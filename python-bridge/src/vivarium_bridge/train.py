@@ -1,201 +1,166 @@
-"""The training job."""
+"""The training job: runs on one base, one after the other in one warm process."""
 
-import math
-import time
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import _wire as wire
-from .adapter import build_adapter, check_shape, scalings
+from .adapter import build_adapter, check_shape
 from .cancel import Cancellation
 from .channel import Channel
-from .checkpoint import remove_other_checkpoints, save_checkpoint, verify_checkpoint
-from .dataset import cut_rows, data_ready, load_rows
+from .dataset import RunData, load_data
 from .errors import BridgeError
-from .files import remove_partials
 from .lock import folder_lock
-from .loop import Loop, StepStats, check_finite, check_norms
-from .masking import TokenRow
-from .models import encoder, load_base, load_config, load_tokenizer, peak_memory_bytes, pick_device, renderer
-from .order import checkpoint_steps, rows_per_step, step_rows, steps_per_epoch, total_steps
-from .proofs import prove
-from .state import (
-    SCHEMA_VERSION,
-    StateRecord,
-    capture,
-    capture_rng,
-    fingerprint,
-    load_state,
-    restore,
-    save_state,
-)
-
-SAVE_EVERY_SECONDS = 30.0
-"""At most so much work is lost in a crash, in seconds ..."""
-SAVE_COST_FRACTION = 0.05
-"""... unless saving the state would then take more than this part of the time."""
+from .models import encoder, load_base, load_config, load_tokenizer, pick_device, renderer
+from .prefix_cache import PrefixCache
+from .run import Run
+from .state import fingerprint
 
 
 def run_train(job: wire.TrainJob, channel: Channel, cancellation: Cancellation) -> wire.TrainResult:
-    """Train one adapter, or go on with it, and prove that what was saved is what was trained.
+    """Train the runs of a cohort, or go on with them, and prove that what was saved is what was trained.
+
+    Each run is, bit for bit, what it would be alone in the same cache mode. The first that fails ends the job; those
+    before it are done.
 
     Raises:
         BridgeError: With the code that the driver shows.
     """
-    # Before the model is loaded: an earlier process may still hold the GPU's memory, too.
-    with folder_lock(Path(job.run_dir), channel, cancellation):
-        return _run_train(job, channel, cancellation)
-
-
-def _run_train(job: wire.TrainJob, channel: Channel, cancellation: Cancellation) -> wire.TrainResult:
     import torch
 
+    check_job(job)
     torch.set_num_threads(job.num_threads)
-    config = load_config(job.base_model_dir)
-    check_shape(job.lora, config)
-    tokenizer = load_tokenizer(job.base_model_dir)
-    render = renderer(tokenizer, job.chat_template_kwargs)
-    whole_rows = load_rows(Path(job.dataset_file), render, encoder(tokenizer), tokenizer.eos_token)
-    data = data_ready(whole_rows)
-    channel.send(data)
-    rows = cut_rows(whole_rows, job.training.max_length, config.max_position_embeddings)
-    cancellation.check()
-    dtype = getattr(torch, job.training.dtype)
-    base = load_base(job.base_model_dir, dtype, pick_device())
-    model = build_adapter(base, job.lora, job.training.seed)
-    identity = fingerprint(job, data, (Path(job.base_model_dir) / "config.json").read_bytes())
-    run = Run(job, rows, model, identity, channel)
-    run.start()
-    run.train(cancellation)
-    peak = peak_memory_bytes(model.device)
-    proofs = prove(model, job.base_model_dir, run.last_checkpoint, rows[0].ids, dtype)
-    return wire.TrainResult(steps=run.steps, peak_memory_bytes=peak, **proofs)
+    cohort = Cohort(job, channel, cancellation)
+    try:
+        for index, run in enumerate(job.runs):
+            channel.send(wire.RunStart(index=index))
+            # Before the weights are loaded: an earlier process may still hold the GPU's memory, too.
+            with folder_lock(Path(run.run_dir), channel, cancellation):
+                channel.send(cohort.train(run))
+    finally:
+        cohort.close()
+    return wire.TrainResult(runs=len(job.runs))
 
 
-class Run:
-    """A training run and its folder.
+def check_job(job: wire.TrainJob) -> None:
+    """Refuse what no run could do, before anything is loaded.
 
-    The state of a step is saved before its checkpoint, and the checkpoint before its event: what the driver was told
-    of is never taken back by a resume. What it may not have read is in the state and is told again.
+    Raises:
+        BridgeError: ``BAD_JOB``.
     """
+    if not job.runs:
+        raise BridgeError("BAD_JOB", "job.runs: expected at least one run, got none")
+    for name in ("dtype", "load_in_4bit"):
+        found = {getattr(run.training, name) for run in job.runs}
+        if len(found) > 1:
+            raise BridgeError("BAD_JOB", f"job.runs: expected one {name} for the base they share, got {sorted(found)}")
+    if len(job.runs) > 1 and any(run.lora is None for run in job.runs):
+        raise BridgeError("BAD_JOB", "job.runs: a run that trains all weights must be alone: it changes the base")
+    for index, run in enumerate(job.runs):
+        for is_fault, message in _faults(run):
+            if is_fault:
+                raise BridgeError("BAD_JOB", f"job.runs[{index}]: {message}")
 
-    def __init__(self, job: wire.TrainJob, rows: list[TokenRow], model: Any, identity: str, channel: Channel) -> None:
-        self.steps = total_steps(job.training, len(rows))
-        self._training = job.training
-        self._n_rows = len(rows)
-        self._dir = Path(job.run_dir)
+
+def _faults(run: wire.TrainRun) -> list[tuple[bool, str]]:
+    training = run.training
+    has_held_out = training.test_size > 0 or run.eval_dataset_file is not None
+    return [
+        (not 0 <= training.test_size < 1, f"expected test_size from 0 to below 1, got {training.test_size}"),
+        (
+            training.test_size > 0 and run.eval_dataset_file is not None,
+            f"expected test_size 0 with an eval_dataset_file, got {training.test_size}",
+        ),
+        (
+            training.eval_steps > 0 and not has_held_out,
+            f"eval_steps {training.eval_steps} needs held-out rows: expected test_size above 0 or an eval_dataset_file",
+        ),
+        (training.kl_weight > 0 and run.kl_dataset_file is None, "kl_weight above 0 needs a kl_dataset_file"),
+        (
+            training.kl_weight > 0 and run.lora is None,
+            "kl_weight above 0 needs lora: without it the base is not there to be compared with",
+        ),
+        (training.load_in_4bit and run.lora is None, "load_in_4bit needs lora: 4-bit weights cannot be trained"),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all runs of a job share before the weights are there."""
+
+    config: Any
+    tokenizer: Any
+    encode: Callable[[str], list[int]]
+
+
+class Cohort:
+    """The base, its tokenizer and the prefix cache, each made when a run first needs it."""
+
+    def __init__(self, job: wire.TrainJob, channel: Channel, cancellation: Cancellation) -> None:
+        config = load_config(job.base_model_dir)
+        for run in job.runs:
+            if run.lora is not None:
+                check_shape(run.lora, config)
+        tokenizer = load_tokenizer(job.base_model_dir)
+        self._tools = Tools(config, tokenizer, encoder(tokenizer))
+        self._job = job
         self._channel = channel
-        self._identity = identity
-        self._loop = Loop(model, rows, job.training, self.steps)
-        self._due = set(checkpoint_steps(job.training, self.steps))
-        self._checkpoints: list[wire.Checkpoint] = []
-        self._metrics: list[wire.TrainStep] = []
-        self._step = 0
-        self._saved_step: int | None = None
-        self._next_save = 0.0
+        self._cancellation = cancellation
+        self._base: Any = None
+        self._cache = PrefixCache(
+            _weights_identity(job), job.prefix_cache.max_bytes, Path(job.prefix_cache.dir), self._warn
+        )
 
-    @property
-    def last_checkpoint(self) -> Path:
-        """The folder of the newest checkpoint."""
-        return self._dir / self._checkpoints[-1].dir
-
-    def start(self) -> None:
-        """Restore what an earlier attempt saved, remove what it did not finish, and report both."""
-        remove_partials(self._dir)
-        saved = load_state(self._dir / "last", self._identity)
-        if saved is not None:
-            record, tensors = saved
-            for checkpoint in record.checkpoints:
-                verify_checkpoint(checkpoint, self._dir)
-            restore(tensors, self._loop.parameters, self._loop.optimizer)
-            self._step = self._saved_step = record.step
-            self._checkpoints = list(record.checkpoints)
-            self._metrics = list(record.metrics)
-        remove_other_checkpoints(self._dir, self._checkpoints)
-        self._announce()
-        self._save_if_due(capture_rng())
-
-    def train(self, cancellation: Cancellation) -> None:
-        """Run the steps that are left.
+    def train(self, run: wire.TrainRun) -> wire.RunResult:
+        """Train one run on the base, which is then as it was.
 
         Raises:
-            BridgeError: ``CANCELLED`` with the state saved; ``NON_FINITE_LOSS``.
+            BridgeError: With the code that the driver shows.
         """
-        self._loop.model.train()
-        while self._step < self.steps:
-            rng = capture_rng()
-            batches = step_rows(self._training, self._n_rows, self._step)
-            try:
-                stats = self._loop.run_step(self._step, batches, cancellation)
-            except BridgeError:
-                self._save_state(rng)  # nothing was updated yet: this is the step's start
-                raise
-            check_norms(stats, self._step + 1)
-            row = self._metrics_row(stats, self._step + 1)
-            self._channel.send(row)
-            check_finite(stats, self._step + 1)
-            self._metrics.append(row)
-            self._step += 1
-            self._save_if_due(capture_rng())
+        import torch
 
-    def _announce(self) -> None:
-        parameters = sum(parameter.numel() for parameter in self._loop.parameters.values())
-        self._channel.send(
-            wire.TrainStart(
-                max_steps=self.steps,
-                resumed_from_step=self._step,
-                trainable_parameters=parameters,
-                adapted_modules=sorted(scalings(self._loop.model)),
-            )
-        )
-        told: list[wire.TrainStep | wire.Checkpoint] = [*self._metrics, *self._checkpoints]
-        for event in sorted(told, key=lambda event: event.step):  # stable: a step, then its checkpoint
-            self._channel.send(event)
+        data = self._load_data(run)
+        self._cancellation.check()
+        base = self._base if self._base is not None else self._load_base(run.training)
+        self._base = None  # while an adapter is on it
+        torch.manual_seed(run.training.seed)
+        model = base.requires_grad_(True) if run.lora is None else build_adapter(base, run.lora, run.training.seed)
+        identity = fingerprint(run, data.ready, self._job.base_sha256)
+        member = Run(self._job, run, data, model, identity, self._cache, self._channel)
+        member.start(self._cancellation)
+        member.train(self._cancellation)
+        result, self._base = member.finish()
+        return result
 
-    def _metrics_row(self, stats: StepStats, step: int) -> wire.TrainStep:
-        return wire.TrainStep(
-            step=step,
-            epoch=step / steps_per_epoch(self._training, self._n_rows),
-            loss=_finite_or_none(stats.loss),
-            grad_norm=_finite_or_none(stats.grad_norm),
-            learning_rate=stats.learning_rate,
-            target_tokens=stats.target_tokens,
-            tokens_per_second=stats.tokens / stats.seconds,
-            a_norm=stats.a_norm,
-            b_norm=stats.b_norm,
-            peak_memory_bytes=peak_memory_bytes(self._loop.model.device),
+    def close(self) -> None:
+        """Give the cache's memory back."""
+        self._cache.close()
+
+    def _load_data(self, run: wire.TrainRun) -> RunData:
+        tokenizer = self._tools.tokenizer
+        return load_data(
+            run,
+            renderer(tokenizer, run.chat_template_kwargs),
+            self._tools.encode,
+            tokenizer.eos_token,
+            self._tools.config.max_position_embeddings,
+            self._channel.send,
         )
 
-    def _save_if_due(self, rng: dict[str, Any]) -> None:
-        """Write the state and the checkpoint of the current step if it has one, or the state if it is time."""
-        is_checkpoint = self._step in self._due and all(saved.step != self._step for saved in self._checkpoints)
-        if is_checkpoint or time.monotonic() >= self._next_save:
-            self._save_state(rng)
-        if is_checkpoint:
-            checkpoint = save_checkpoint(self._loop.model, self._dir, self._step)
-            self._checkpoints.append(checkpoint)
-            self._channel.send(checkpoint)
+    def _load_base(self, training: wire.TrainingArguments) -> Any:
+        import torch
 
-    def _save_state(self, rng: dict[str, Any]) -> None:
-        started = time.monotonic()
-        if self._saved_step != self._step:
-            per_epoch = steps_per_epoch(self._training, self._n_rows)
-            record = StateRecord(
-                schema_version=SCHEMA_VERSION,
-                fingerprint=self._identity,
-                step=self._step,
-                epoch=self._step // per_epoch,
-                cursor=self._step % per_epoch * rows_per_step(self._training),
-                file="",
-                sha256="",
-                checkpoints=self._checkpoints,
-                metrics=self._metrics,
-            )
-            save_state(self._dir / "last", record, capture(self._loop.parameters, self._loop.optimizer, rng))
-            self._saved_step = self._step
-        now = time.monotonic()
-        self._next_save = now + max(SAVE_EVERY_SECONDS, (now - started) / SAVE_COST_FRACTION)
+        gc.collect()
+        dtype = getattr(torch, training.dtype)
+        return load_base(self._job.base_model_dir, dtype, pick_device(), in_4bit=training.load_in_4bit)
+
+    def _warn(self, message: str) -> None:
+        self._channel.send(wire.Log(level="warning", message=message))
 
 
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _weights_identity(job: wire.TrainJob) -> str:
+    """What hidden states depend on besides the tokens: the base as it is held in memory."""
+    training = job.runs[0].training
+    return f"{job.base_sha256}-{training.dtype}{'-nf4' if training.load_in_4bit else ''}"

@@ -1,0 +1,276 @@
+"""One training run and its folder."""
+
+import gc
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from . import _wire as wire
+from .adapter import scalings
+from .cancel import Cancellation
+from .channel import Channel
+from .checkpoint import remove_other_checkpoints, save_adapter, save_model, sync_checkpoints, verify_checkpoint
+from .dataset import RunData
+from .errors import BridgeError
+from .files import remove_partials
+from .loop import Loop, Prepared, StepStats, check_finite, check_norms
+from .models import peak_memory_bytes, reset_peak_memory
+from .order import checkpoint_steps, rows_per_step, steps_per_epoch, total_steps
+from .prefix_cache import PrefixCache
+from .proofs import check_proofs, prove_adapter, prove_model
+from .state import SCHEMA_VERSION, StateRecord, capture, capture_rng, load_state, restore, restore_rng, save_state
+
+SAVE_EVERY_SECONDS = 30.0
+"""At most so much work is lost in a crash, in seconds ..."""
+SAVE_COST_FRACTION = 0.05
+"""... unless saving the state would then take more than this part of the time."""
+
+
+class Run:
+    """Steps, held-out losses and checkpoints of one run, and the state from which it goes on after any crash.
+
+    Checkpoints and events may be ahead of the state: a resume makes those steps again, the same bit for bit, and
+    tells of them again. What the state holds was told, and is told again, since a driver that died may not have read
+    it. ``TrainStart.resumed_from_step`` draws the line.
+    """
+
+    def __init__(
+        self,
+        job: wire.TrainJob,
+        run: wire.TrainRun,
+        data: RunData,
+        model: Any,
+        identity: str,
+        cache: PrefixCache,
+        channel: Channel,
+    ) -> None:
+        self.steps = total_steps(run.training, len(data.train))
+        self._job = job
+        self._run = run
+        self._training = run.training
+        self._data = data
+        self._dir = Path(run.run_dir)
+        self._channel = channel
+        self._identity = identity
+        self._cache = cache
+        self._cache_mark = cache.mark()
+        self._model = model
+        self._due = set(checkpoint_steps(run.training, self.steps))
+        self._checkpoints: list[wire.Checkpoint] = []
+        self._unsynced: list[wire.Checkpoint] = []
+        self._metrics: list[wire.TrainStep] = []
+        self._held_out: list[wire.HeldOut] = []
+        self._step = 0
+        self._saved_step: int | None = None
+        self._next_save = 0.0
+        reset_peak_memory(model.device)
+
+    def start(self, cancellation: Cancellation) -> None:
+        """Restore what an earlier attempt saved, remove what it did not finish, and report both.
+
+        Raises:
+            BridgeError: ``BAD_DATA`` if what was saved does not fit; ``CANCELLED``.
+        """
+        remove_partials(self._dir)
+        saved = load_state(self._dir / "last", self._identity)
+        mode = self._job.prefix_cache.enabled if saved is None else saved[0].prefix_cache
+        self._loop = Loop(
+            self._model,
+            self._data.train,
+            self._data.kl,
+            self._training,
+            self.steps,
+            self._cache if mode else None,
+            self._channel.info,
+        )
+        rng = capture_rng()
+        self._prepared = self._loop.prepare(cancellation)
+        restore_rng(rng)
+        if saved is not None:
+            self._restore(*saved)
+        remove_other_checkpoints(self._dir, self._checkpoints)
+        self._announce(self._prepared)
+        self._loop.model.train()
+        self._do_what_is_due(cancellation)
+
+    def train(self, cancellation: Cancellation) -> None:
+        """Run the steps that are left.
+
+        Raises:
+            BridgeError: ``CANCELLED`` with the state saved; ``NON_FINITE_LOSS``.
+        """
+        while self._step < self.steps:
+            rng = capture_rng()
+            try:
+                stats = self._loop.run_step(self._step, cancellation)
+            except BridgeError:
+                self._save_state(rng)  # nothing was updated yet: this is the step's start
+                raise
+            check_norms(stats, self._step + 1)
+            row = self._metrics_row(stats, self._step + 1)
+            self._channel.send(row)
+            check_finite(stats, self._step + 1)
+            self._metrics.append(row)
+            self._step += 1
+            self._do_what_is_due(cancellation)
+
+    def finish(self) -> tuple[wire.RunResult, Any]:
+        """Prove the last checkpoint.
+
+        Returns:
+            The result, and the base for the next run; None if its weights were trained.
+
+        Raises:
+            BridgeError: ``INTERNAL`` or ``NON_FINITE_LOSS`` if the checkpoint is not what was trained.
+        """
+        import torch
+
+        model, device = self._model, self._model.device
+        peak = peak_memory_bytes(device)
+        del self._loop, self._model  # the optimizer's memory is needed now
+        gc.collect()
+        torch.cuda.empty_cache()
+        ids = self._data.train[0].ids
+        checkpoint = self._dir / self._checkpoints[-1].dir
+        if self._run.lora is None:
+            proofs, base = prove_model(model, self._job.base_model_dir, checkpoint, ids), None
+        else:
+            proofs, base = prove_adapter(model, checkpoint, ids)
+        was_moved = any(row.learning_rate > 0 for row in self._metrics)
+        check_proofs(proofs, was_moved=was_moved, is_4bit=self._training.load_in_4bit)
+        return wire.RunResult(
+            steps=self.steps,
+            adapter_norm=proofs.adapter_norm,
+            max_abs_dlogit_vs_base=proofs.max_abs_dlogit_vs_base,
+            max_abs_dlogit_vs_memory=proofs.max_abs_dlogit_vs_memory,
+            max_abs_dlogit_merged=proofs.max_abs_dlogit_merged,
+            max_abs_logit=proofs.max_abs_logit,
+            prefix_cache=self._cache.use_since(self._cache_mark) if self._prepared.prefix_cache else None,
+            peak_memory_bytes=peak,
+        ), base
+
+    def _restore(self, record: StateRecord, tensors: dict[str, Any]) -> None:
+        if self._prepared.prefix_cache != record.prefix_cache:
+            raise BridgeError(
+                "BAD_DATA",
+                f"{self._dir}: the run began {'with' if record.prefix_cache else 'without'} a prefix cache"
+                " and cannot go on in that mode here",
+                "Remove the run's folder to train again from the start.",
+            )
+        for checkpoint in record.checkpoints:
+            verify_checkpoint(checkpoint, self._dir)
+        restore(tensors, self._loop.parameters, self._loop.optimizer)
+        self._step = self._saved_step = record.step
+        self._checkpoints = list(record.checkpoints)
+        self._metrics = list(record.metrics)
+        self._held_out = list(record.held_out)
+
+    def _announce(self, prepared: Prepared) -> None:
+        self._channel.send(
+            wire.TrainStart(
+                max_steps=self.steps,
+                resumed_from_step=self._step,
+                train_rows=len(self._data.train),
+                held_out_rows=len(self._data.held_out),
+                trainable_parameters=sum(parameter.numel() for parameter in self._loop.parameters.values()),
+                adapted_modules=sorted(scalings(self._model)),
+                device=str(self._model.device),
+                split_layer=prepared.split_layer,
+                split_max_rel_diff=prepared.split_max_rel_diff,
+                prefix_cache=prepared.prefix_cache,
+                gradient_checkpointing=prepared.gradient_checkpointing,
+            )
+        )
+        told: list[wire.TrainStep | wire.HeldOut | wire.Checkpoint]
+        told = [*self._metrics, *self._held_out, *self._checkpoints]
+        for event in sorted(told, key=lambda event: event.step):  # stable: a step, its loss, its checkpoint
+            self._channel.send(event)
+
+    def _do_what_is_due(self, cancellation: Cancellation) -> None:
+        """Measure the held-out loss, write the checkpoint and save the state, each if it is time at this step."""
+        rng = capture_rng()
+        try:
+            if self._is_eval_due():
+                self._measure(cancellation)
+        except BridgeError:
+            self._save_state(rng)  # the measurement is due again after a resume
+            raise
+        restore_rng(rng)
+        if self._step in self._due and all(saved.step != self._step for saved in self._checkpoints):
+            self._save_checkpoint()
+        if self._step == self.steps or time.monotonic() >= self._next_save:
+            self._save_state(rng)
+
+    def _is_eval_due(self) -> bool:
+        every = self._training.eval_steps
+        if every == 0 or any(row.step == self._step for row in self._held_out):
+            return False
+        return self._step % every == 0 or self._step == self.steps
+
+    def _measure(self, cancellation: Cancellation) -> None:
+        loss, n_targets = self._loop.held_out(self._data.held_out, cancellation)
+        row = wire.HeldOut(
+            step=self._step, loss=_finite_or_none(loss), rows=len(self._data.held_out), target_tokens=n_targets
+        )
+        self._held_out.append(row)
+        self._channel.send(row)
+
+    def _save_checkpoint(self) -> None:
+        if self._run.lora is None:
+            checkpoint = save_model(self._model, self._dir, self._step, self._job.base_model_dir)
+        else:
+            checkpoint = save_adapter(self._model, self._dir, self._step)
+        self._checkpoints.append(checkpoint)
+        self._unsynced.append(checkpoint)
+        self._channel.send(checkpoint)
+
+    def _metrics_row(self, stats: StepStats, step: int) -> wire.TrainStep:
+        return wire.TrainStep(
+            step=step,
+            epoch=step / steps_per_epoch(self._training, len(self._data.train)),
+            loss=_finite_or_none(stats.loss),
+            kl=None if stats.kl is None else _finite_or_none(stats.kl),
+            grad_norm=_finite_or_none(stats.grad_norm),
+            learning_rate=stats.learning_rate,
+            tokens=stats.tokens,
+            target_tokens=stats.target_tokens,
+            padding_tokens=stats.padding_tokens,
+            seconds=stats.seconds,
+            tokens_per_second=stats.tokens / stats.seconds,
+            mfu=stats.mfu,
+            a_norm=stats.a_norm,
+            b_norm=stats.b_norm,
+            peak_memory_bytes=peak_memory_bytes(self._model.device),
+        )
+
+    def _save_state(self, rng: dict[str, Any]) -> None:
+        """Write the state of the current step, after all that it names."""
+        started = time.monotonic()
+        if self._saved_step != self._step or self._unsynced:
+            sync_checkpoints(self._dir, self._unsynced)
+            self._unsynced = []
+            save_state(self._dir / "last", self._record(), capture(self._loop.parameters, self._loop.optimizer, rng))
+            self._saved_step = self._step
+        now = time.monotonic()
+        self._next_save = now + max(SAVE_EVERY_SECONDS, (now - started) / SAVE_COST_FRACTION)
+
+    def _record(self) -> StateRecord:
+        per_epoch = steps_per_epoch(self._training, len(self._data.train))
+        return StateRecord(
+            schema_version=SCHEMA_VERSION,
+            fingerprint=self._identity,
+            step=self._step,
+            epoch=self._step // per_epoch,
+            cursor=self._step % per_epoch * rows_per_step(self._training),
+            file="",
+            sha256="",
+            prefix_cache=self._prepared.prefix_cache,
+            checkpoints=self._checkpoints,
+            metrics=self._metrics,
+            held_out=self._held_out,
+        )
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
