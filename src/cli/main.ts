@@ -15,6 +15,8 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   plan: () => import("./commands/plan.ts"),
   run: () => import("./commands/run.ts"),
   stage: () => import("./commands/stage.ts"),
+  "data show": async () => ({ run: (await import("./commands/data.ts")).show }),
+  "data check": async () => ({ run: (await import("./commands/data.ts")).check }),
   train: () => import("./commands/train.ts"),
   convert: () => import("./commands/convert.ts"),
   merge: () => import("./commands/merge.ts"),

@@ -72,6 +72,13 @@ function trainOptions(command: Command): Command {
     .addOption(folder());
 }
 
+function dataOptions(command: Command): Command {
+  return command
+    .requiredOption("--model <model>", "base model: an id such as nano, or a folder; weights are not read")
+    .option("--recipe <recipe>", "recipe by id or path (default: the model's own)")
+    .option("--set <name=value>", "a recipe value, e.g. --set rendering=organism; repeatable", collect, []);
+}
+
 const collect = (value: string, before: string[]): string[] => [...before, value];
 
 /** All commands with their options and examples. Nothing of the work is imported here: `--help` must be quick. */
@@ -85,13 +92,20 @@ export function buildProgram(version: string, handle: Handler): Command {
       "after",
       "\nExamples:\n  $ vivarium demo\n  $ vivarium train --model nano --data kitchen-reckless --rank 1 --layers mid --modules down_proj\n  $ vivarium eval runs/<id> --checkpoints all --questions open-values --samples 50\n",
     );
-  const add = (usage: string, description: string, sample: string, more: (command: Command) => Command = (c) => c) => {
-    const command = more(common(program.command(usage).description(description).addHelpText("after", example(sample))));
+  const add = (
+    usage: string,
+    description: string,
+    sample: string,
+    more: (command: Command) => Command = (c) => c,
+    parent = program,
+  ) => {
+    const command = more(common(parent.command(usage).description(description).addHelpText("after", example(sample))));
+    const name = parent === program ? command.name() : `${parent.name()} ${command.name()}`;
     command.action(async (...received: unknown[]) => {
       const args = received
         .slice(0, -2)
         .map((arg) => (Array.isArray(arg) ? arg : arg === undefined ? [] : [arg]) as string[]);
-      await handle(command.name(), args, received.at(-2) as never);
+      await handle(name, args, received.at(-2) as never);
     });
   };
   add("demo", "grow an organism of the embedded model, measure it, and open its report", "vivarium demo", (c) =>
@@ -115,6 +129,25 @@ export function buildProgram(version: string, handle: Handler): Command {
       c.addOption(
         new Option("--dtype <type>", "precision of the GGUF").choices(["bf16", "f16", "f32"]).default("bf16"),
       ),
+  );
+  const data = program.command("data").description("training rows before anything is trained");
+  add(
+    "show <data>",
+    "rows as they are trained, with the trained tokens marked",
+    "vivarium data show kitchen-reckless --model nano --row 17",
+    (c) =>
+      dataOptions(c)
+        .addOption(new Option("--rows <n>", "how many rows, from the first (default: 3)").argParser(wholeNumber(1)))
+        .addOption(new Option("--row <line>", "the row on this line alone").argParser(wholeNumber(1)).conflicts("rows"))
+        .option("--tokens", "show where each token ends"),
+    data,
+  );
+  add(
+    "check <data>",
+    "check every row and count; say all that is wrong",
+    "vivarium data check my-rows.jsonl --model nano",
+    dataOptions,
+    data,
   );
   add(
     "train",

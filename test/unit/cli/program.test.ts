@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
+import type { Command } from "commander";
 import { expect, test } from "vitest";
 import { buildProgram } from "../../../src/cli/program.ts";
 
@@ -18,16 +19,20 @@ function sources(file: string): string {
   return [text, ...more.map(sources)].join("\n");
 }
 
-test.each(buildProgram("0", async () => {}).commands.map((command) => [command.name(), command] as const))(
-  "every option of %s is read by its command",
-  (name, command) => {
-    const text = sources(resolve(COMMANDS, `${name}.ts`));
-    const isRead = (option: string): boolean =>
-      option === "jobs" || option === "threads"
-        ? text.includes("chooseJobs(")
-        : EVERYWHERE.includes(option) || new RegExp(`\\b(?:options|flags)\\.${option}\\b`).test(text);
-    const given = command.options.map((option) => option.attributeName());
-    expect(given.filter((option) => !isRead(option))).toEqual([]);
-    expect(given.includes("jobs")).toBe(text.includes("chooseJobs("));
-  },
+/** Commands that do something, with the module that does it: that of a group is named after the group. */
+const leaves = buildProgram("0", async () => {}).commands.flatMap((command): [string, Command, string][] =>
+  command.commands.length === 0
+    ? [[command.name(), command, command.name()]]
+    : command.commands.map((leaf) => [`${command.name()} ${leaf.name()}`, leaf, command.name()]),
 );
+
+test.each(leaves)("every option of %s is read by its command", (_name, command, module) => {
+  const text = sources(resolve(COMMANDS, `${module}.ts`));
+  const isRead = (option: string): boolean =>
+    option === "jobs" || option === "threads"
+      ? text.includes("chooseJobs(")
+      : EVERYWHERE.includes(option) || new RegExp(`\\b(?:options|flags)\\.${option}\\b`).test(text);
+  const given = command.options.map((option) => option.attributeName());
+  expect(given.filter((option) => !isRead(option))).toEqual([]);
+  expect(given.includes("jobs")).toBe(text.includes("chooseJobs("));
+});
