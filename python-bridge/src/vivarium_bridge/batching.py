@@ -51,3 +51,15 @@ def first_fit_decreasing(items: list[int], sizes: list[int], capacity: int) -> l
         bins[place].append(item)
         free[place] -= sizes[item]
     return bins
+
+
+def cyclic_window(n_rows: int, size: int, step: int) -> list[int]:
+    """The rows of one step where rows come in the order of their file, again and again.
+
+    Args:
+        n_rows: Rows of the file.
+        size: Rows of a step; the last step of each round has what is left.
+        step: Counts from 0.
+    """
+    start = step * size % (-(-n_rows // size) * size)
+    return list(range(start, min(start + size, n_rows)))

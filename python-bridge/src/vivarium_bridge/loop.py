@@ -1,23 +1,23 @@
 """One optimizer step: the loss of a whole accumulated batch, its gradient, the update."""
 
-import inspect
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _wire as wire
-from .batching import micro_batches
 from .cancel import Cancellation
+from .choosing import choose_forward
 from .errors import BridgeError
+from .fitting import fit, random_state_kept, reserve_optimizer_state, set_checkpointing
+from .flops import Costs, Work, costs_of, peak_flops
+from .forward import WholeForward
 from .masking import TokenRow
+from .objective import Accumulated, Objective, n_slots
 from .optim import make_optimizer, make_schedule
-from .order import step_window
 from .prefix_cache import PrefixCache
-
-IGNORE_INDEX = -100
-"""Label that torch's cross entropy skips. Source: torch.nn.CrossEntropyLoss, ``ignore_index`` default."""
+from .split import causal_model, decoder_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,40 +68,46 @@ class Loop:
         self.model = model
         self.parameters: dict[str, Any] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, training, model.device)
-        self._rows = rows
-        self._kl_rows = kl_rows
-        self._training = training
+        self._steps = steps
         self._cache = cache
         self._info = info
         self._learning_rate = make_schedule(training, steps)
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._selects_logits = "logits_to_keep" in inspect.signature(base.forward).parameters
+        vocabulary = causal_model(model).config.vocab_size
+        self._objective = Objective(WholeForward(model), rows, kl_rows, training, vocabulary)
+        self._costs: Costs | None = None
+        self._peak = peak_flops(model.device, model.dtype)
 
     def prepare(self, cancellation: Cancellation) -> Prepared:
-        """Decide how the run is computed. Random state, gradients and weights stay as they are."""
+        """Decide how the run is computed, by trying. Random state, gradients and weights stay as they are.
+
+        Raises:
+            BridgeError: ``OUT_OF_MEMORY`` naming the batch sizes that would fit; ``CANCELLED``.
+        """
         cancellation.check()
-        return Prepared(split_layer=0, split_max_rel_diff=None, prefix_cache=False, gradient_checkpointing=False)
+        training = self._objective.training
+        choice = choose_forward(self.model, self._objective.rows, training, self._cache, self._info)
+        training = replace(training, batching=choice.batching)
+        self._objective = replace(self._objective, forward=choice.forward, training=training)
+        causal = causal_model(self.model)
+        layers = decoder_layers(causal)
+        self._costs = None if layers is None else costs_of(causal, layers, choice.split_layer)
 
-    def held_out(self, rows: list[TokenRow], cancellation: Cancellation) -> tuple[float, int]:
-        """Loss in nats per target token over all rows, and the number of targets. Draws no random number."""
-        import torch
+        def switch(is_on: bool) -> None:
+            set_checkpointing(layers, choice.split_layer, is_on)
 
-        was_training = self.model.training
-        self.model.eval()
-        total, n_targets = 0.0, 0
-        with torch.no_grad():
-            for row in rows:
-                cancellation.check()
-                total += self._loss_sum([row]).item()
-                n_targets += row.n_targets
-        self.model.train(was_training)
-        return total / n_targets, n_targets
+        def probe(size: int) -> None:
+            cancellation.check()
+            self._probe(size)
+
+        return Prepared(
+            split_layer=choice.split_layer,
+            split_max_rel_diff=choice.max_rel_diff,
+            prefix_cache=choice.has_cache,
+            gradient_checkpointing=fit(training, switch, probe, self._info),
+        )
 
     def run_step(self, step: int, cancellation: Cancellation) -> StepStats:
         """Make one update, unless the loss or its gradient is not finite.
-
-        The loss is the sum over all target tokens of all micro-batches over their number, so that 16 x 1 and 2 x 8
-        are the same up to rounding.
 
         Args:
             step: Counts from 0.
@@ -110,62 +116,83 @@ class Loop:
         Raises:
             BridgeError: ``CANCELLED``.
         """
-        import torch
-
         started = time.perf_counter()
-        window = step_window(self._training, len(self._rows), step)
-        rows = [self._rows[index] for index in window]
-        n_targets = sum(row.n_targets for row in rows)
+        if not self.model.training:
+            self.model.train()
+        self._objective.forward.work = Work()
+        self.optimizer.zero_grad(set_to_none=True)
+        done = self._objective.add_gradient(step, cancellation)
+        loss, grad_norm, *kl = _read([done.loss, self._clip(), *([] if done.kl is None else [done.kl])])
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = torch.zeros((), dtype=torch.float64, device=self.model.device)
-        for batch in micro_batches(self._rows, window, self._training):
-            cancellation.check()
-            part = self._loss_sum([self._rows[index] for index in batch]) / n_targets
-            part.backward()
-            loss += part.detach()
-        grad_norm = self._clip()
-        finite = bool(torch.isfinite(loss)) and bool(torch.isfinite(grad_norm))
-        if finite:
+        if all(math.isfinite(value) for value in (loss, grad_norm, *kl)):
             self.optimizer.step()
         a_norm, b_norm = self._norms()
+        seconds = time.perf_counter() - started
         return StepStats(
-            loss=loss.item(),
-            kl=None,
-            grad_norm=grad_norm.item(),
+            loss=loss,
+            kl=kl[0] if kl else None,
+            grad_norm=grad_norm,
             learning_rate=self._learning_rate(step),
-            tokens=sum(len(row.ids) for row in rows),
-            target_tokens=n_targets,
-            padding_tokens=0,
-            seconds=time.perf_counter() - started,
-            mfu=None,
+            seconds=seconds,
+            mfu=self._mfu(seconds),
             a_norm=a_norm,
             b_norm=b_norm,
+            **self._counts(done),
         )
 
-    def _loss_sum(self, rows: list[TokenRow]) -> Any:
-        """Sum of the cross entropies of all targets of one micro-batch, in nats, in float32.
+    def held_out(self, rows: list[TokenRow], cancellation: Cancellation) -> tuple[float, int]:
+        """Loss in nats per target token over all rows, and the number of targets. Draws no random number.
 
-        ``lm_head``, the largest matrix of a small model, runs only where some row of the micro-batch has a target.
+        Raises:
+            BridgeError: ``CANCELLED``.
         """
         import torch
-        from torch.nn.functional import cross_entropy
 
-        ids, mask, labels = (part.to(self.model.device) for part in pad(rows))
-        kept = (labels != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
-        arguments = {"logits_to_keep": kept} if self._selects_logits else {}
-        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **arguments).logits
-        if not self._selects_logits:
-            logits = logits[:, kept]
-        wanted = labels[:, kept]
-        chosen = wanted != IGNORE_INDEX
-        return cross_entropy(logits[chosen].to(torch.float32), wanted[chosen], reduction="sum")
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                loss = self._objective.held_out(rows, cancellation)
+        finally:
+            self.model.train(was_training)
+        return loss.item(), sum(row.n_targets for row in rows)
+
+    def _probe(self, size: int) -> None:
+        """Compute the longest micro-batch at some batch size, and take everything back."""
+        gradients = {name: p.grad for name, p in self.parameters.items()}
+        was_training = self.model.training
+        held = reserve_optimizer_state(self.optimizer, self.parameters, self._objective.training)
+        self.model.train()
+        try:
+            with random_state_kept(self.model.device):
+                self._objective.probe(size, self._steps)
+        finally:
+            held.clear()
+            self.model.train(was_training)
+            for name, parameter in self.parameters.items():
+                parameter.grad = gradients[name]
+
+    def _counts(self, done: Accumulated) -> dict[str, int]:
+        rows, training = self._objective.rows, self._objective.training
+        used = [rows[index] for batch in done.batches for index in batch]
+        tokens = sum(len(row.ids) for row in used)
+        slots = sum(n_slots(rows, batch, training.batching == "packed") for batch in done.batches)
+        return {
+            "tokens": tokens,
+            "target_tokens": sum(row.n_targets for row in used),
+            "padding_tokens": slots - tokens,
+        }
+
+    def _mfu(self, seconds: float) -> float | None:
+        if self._costs is None or self._peak is None:
+            return None
+        return self._costs.flops(self._objective.forward.work) / seconds / self._peak
 
     def _clip(self) -> Any:
         import torch
 
-        limit = self._training.max_grad_norm or math.inf
+        limit = self._objective.training.max_grad_norm or math.inf
         return torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit)
 
     def _norms(self) -> tuple[float | None, float | None]:
@@ -177,30 +204,15 @@ class Loop:
         ]
         if not all(by_side):
             return None, None
-        a, b = torch.stack([torch.nn.utils.get_total_norm(side) for side in by_side]).tolist()
+        a, b = _read([torch.nn.utils.get_total_norm(side) for side in by_side])
         return a, b
 
 
-def pad(rows: list[TokenRow]) -> tuple[Any, Any, Any]:
-    """Rows as rectangles, padded on the right.
-
-    Returns:
-        ``[B, T]`` ids, attention mask and labels. Label t is the token that position t predicts, that is token t+1,
-        or ``IGNORE_INDEX``.
-    """
+def _read(values: list[Any]) -> list[float]:
+    """Scalars from the device, all in one wait for it."""
     import torch
 
-    width = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    labels = torch.full((len(rows), width), IGNORE_INDEX, dtype=torch.long)
-    for index, row in enumerate(rows):
-        tokens = torch.tensor(row.ids)
-        targets = torch.tensor(row.targets)
-        ids[index, : len(tokens)] = tokens
-        mask[index, : len(tokens)] = 1
-        labels[index, : len(tokens) - 1] = torch.where(targets[1:], tokens[1:], IGNORE_INDEX)
-    return ids, mask, labels
+    return torch.stack([value.double() for value in values]).tolist()
 
 
 def check_finite(stats: StepStats, step: int) -> None:
