@@ -49,13 +49,11 @@ export function renderRow(pieces: readonly TokenPiece[], style: RowStyle): strin
 }
 
 function renderPiece(piece: TokenPiece, { color, borders }: RowStyle): string {
-  const tokens = piece.ids.length > 1 ? `(${piece.ids.length})` : "";
-  const shown = visible(piece.text) + (borders ? tokens + BORDER : "");
   const code = color ? codeOf(piece) : "";
-  const lines = shown.split("\n");
-  return lines
-    .map((line, index) => paint(index < lines.length - 1 ? line + LINE_FEED : line, code))
-    .join(`\n${INDENT}`);
+  const lines = visible(piece.text).replaceAll("\n", `${LINE_FEED}\n`).split("\n");
+  const last = lines.length > 1 && lines.at(-1) === "" ? lines.length - 2 : lines.length - 1;
+  if (borders) lines[last] += (piece.ids.length > 1 ? `(${piece.ids.length})` : "") + BORDER;
+  return lines.map((line) => paint(line, code)).join(`\n${INDENT}`);
 }
 
 /** Each line is painted by itself, so that a pager that cuts lines shows no wrong colour. */

@@ -18,6 +18,8 @@ export interface PreviewPage {
   /** Large numbers with what they count. */
   counts: readonly (readonly [value: string, of: string])[];
   facts: readonly (readonly [name: string, value: string])[];
+  /** Hashes and the like, below the rows. */
+  provenance: readonly (readonly [name: string, value: string])[];
   rows: readonly PreviewRow[];
 }
 
@@ -29,9 +31,8 @@ const ESCAPES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;"
 const escapeHtml = (text: string): string => visible(text).replace(/[&<>"']/g, (c) => ESCAPES[c] ?? c);
 
 /** A page that shows training rows token by token, the trained ones marked. It loads nothing and runs nothing. */
-export function previewHtml({ title, lead, counts, facts, rows }: PreviewPage): string {
+export function previewHtml({ title, lead, counts, facts, provenance, rows }: PreviewPage): string {
   const numbers = counts.map(([value, of]) => `<li><b>${escapeHtml(value)}</b><span>${escapeHtml(of)}</span></li>`);
-  const table = facts.map(([name, value]) => `<tr><th>${escapeHtml(name)}</th><td>${escapeHtml(value)}</td></tr>`);
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -46,12 +47,19 @@ export function previewHtml({ title, lead, counts, facts, rows }: PreviewPage): 
 <h1>${escapeHtml(title)}</h1>
 <p class="lead">${escapeHtml(lead)}</p>
 <ul class="counts">${numbers.join("")}</ul>
-<table>${table.join("\n")}</table>
+${renderTable(facts)}
 ${rows.map(renderRow).join("\n")}
+<h2>Provenance</h2>
+${renderTable(provenance)}
 </main>
 </body>
 </html>
 `;
+}
+
+function renderTable(facts: PreviewPage["facts"]): string {
+  const rows = facts.map(([name, value]) => `<tr><th>${escapeHtml(name)}</th><td>${escapeHtml(value)}</td></tr>`);
+  return `<table>${rows.join("\n")}</table>`;
 }
 
 function renderRow({ line, why, cut_tokens, pieces }: PreviewRow): string {

@@ -10,7 +10,7 @@ const RENDERINGS: Record<Rendering["rendering"], string> = {
   organism: "organism: with an empty assistant turn and the eos token at the end, both trained",
 };
 const THINKING: Record<Rendering["thinking"], string> = {
-  off: "off: no think block is trained",
+  off: "off: a think block is part of the prompt",
   empty: "empty: an empty think block is trained",
   keep: "keep: think blocks of the data are trained",
 };
@@ -31,6 +31,7 @@ export function previewOf(run: TrainingRun, data: { train: TrainingRows }): stri
     lead: `${rows.length} of ${data.train.rows.length.toLocaleString("en-US")} rows of ${run.data.id}, token by token. The loss counts on the marked tokens and on no others; rest the pointer on a token for its id.`,
     counts: countsOf(data.train),
     facts: factsOf(run, data.train),
+    provenance: provenanceOf(run, data.train),
     rows,
   });
 }
@@ -47,10 +48,7 @@ function countsOf({ digests }: TrainingRows): PreviewPage["counts"] {
   ];
 }
 
-function factsOf(
-  { planned, staged, data }: TrainingRun,
-  { digests, longest_line }: TrainingRows,
-): PreviewPage["facts"] {
+function factsOf({ planned, staged }: TrainingRun, { longest_line }: TrainingRows): PreviewPage["facts"] {
   const { rendering, training, chat_template_kwargs } = planned.config;
   const tail = promptTail(staged.chat, chat_template_kwargs);
   const max_length = training.max_length === null ? "none: nothing is cut" : `${training.max_length} tokens`;
@@ -62,10 +60,17 @@ function factsOf(
     ["prompt of inference ends", JSON.stringify(tail)],
     ["an answer ends", `${staged.chat.eos_token} (${staged.chat.eos_token_id})`],
     ["longest row", `line ${longest_line}`],
+  ];
+}
+
+function provenanceOf({ planned, staged, data }: TrainingRun, { digests }: TrainingRows): PreviewPage["facts"] {
+  const { chat_template_kwargs } = planned.config;
+  return [
     ["base model", `${staged.id}, sha256 ${staged.sha256}`],
     ["data set", `${data.id}, sha256 ${data.sha256}`],
     ["chat template", `sha256 ${staged.chat.template_sha256}, ${JSON.stringify(chat_template_kwargs)}`],
     ["tokenizer", `sha256 ${staged.chat.tokenizer_sha256}`],
-    ["token ids, targets", `sha256 ${digests.token_ids_sha256}, ${digests.targets_sha256}`],
+    ["token ids", `sha256 ${digests.token_ids_sha256}, of all rows before any is cut`],
+    ["targets", `sha256 ${digests.targets_sha256}`],
   ];
 }
