@@ -40,9 +40,9 @@ def _imports():
 def test_hello_comes_first_and_one_terminal_event_last(make_job):
     events = BridgeProcess(make_job()).rest()
     assert [event["type"] for event in events] == [
-        *("hello", "data_ready", "train_start", "checkpoint"),
+        *("hello", "run_start", "data_ready", "train_start", "checkpoint"),
         *["train_step"] * 4,
-        *("checkpoint", "train_result", "exit"),
+        *("checkpoint", "run_result", "train_result", "exit"),
     ]
     assert events[0]["schema_sha256"] == wire.SCHEMA_SHA256
     assert events[0]["packages"]["peft"]
@@ -73,7 +73,7 @@ def test_a_real_process_says_hello_before_it_imports_torch():
     ("line", "message"),
     [
         ("{", "the job is not JSON: Expecting property name enclosed in double quotes: line 2 column 1 (char 2)"),
-        ('{"type": "bake"}', "job.type: expected one of train, score, logprobs, sample, got 'bake'"),
+        ('{"type": "bake"}', "job.type: expected one of train, merge, score, logprobs, sample, got 'bake'"),
     ],
 )
 def test_a_bad_job_is_a_failure(line, message):
@@ -81,10 +81,26 @@ def test_a_bad_job_is_a_failure(line, message):
     assert (failure["code"], failure["message"], end["code"]) == ("BAD_JOB", message, 1)
 
 
-def test_resume_after_kill_9_is_bit_identical(make_job, recorder, tmp_path):
-    """Three kills at random events; dropout draws random numbers all the while."""
-    shape = {"lora_dropout": 0.3, "num_train_epochs": 15, "save_steps": 2, "target_modules": ["down_proj", "q_proj"]}
-    run_train(make_job(run_dir=str(tmp_path / "whole"), **shape), recorder, Cancellation())
+KILLED = {
+    "dropout": {"lora_dropout": 0.3, "target_modules": ["down_proj", "q_proj"]},
+    "cache": {"lora_dropout": 0.3, "cache": True, "layers_to_transform": [2], "batching": "by_length"},
+    "8bit": {"optim": "adamw_8bit", "r": 128},  # from 4096 elements on a matrix has 8-bit moments
+}
+
+
+def without_times(events: list[dict]) -> list[dict]:
+    times = {"seconds", "tokens_per_second", "peak_memory_bytes"}
+    return [{key: value for key, value in event.items() if key not in times} for event in events]
+
+
+@pytest.mark.parametrize("how", KILLED)
+def test_resume_after_kill_9_is_bit_identical(make_job, tmp_path, how, monkeypatch):
+    """Three kills at random events, the state saved at every step; weights and metrics are those of a whole run."""
+    monkeypatch.setattr("vivarium_bridge.run.SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("vivarium_bridge.run.SAVE_COST_FRACTION", 1e9)
+    shape = {"num_train_epochs": 15, "save_steps": 2, "test_size": 0.2, "eval_steps": 5, **KILLED[how]}
+    whole = make_job(run_dir=str(tmp_path / "whole"), **shape)
+    told = BridgeProcess(whole).rest()
     job = make_job(run_dir=str(tmp_path / "killed"), **shape)
     dice = random.Random(0)
     resumed_from = []
@@ -94,12 +110,30 @@ def test_resume_after_kill_9_is_bit_identical(make_job, recorder, tmp_path):
         for _ in range(dice.randint(4, 12)):
             next(bridge.events())
         bridge.kill()
-    *_, result, _end = BridgeProcess(job).rest()
-    assert result["type"] == "train_result"
+    again = BridgeProcess(job).rest()
+    assert again[-2]["type"] == "train_result"
     assert resumed_from == sorted(resumed_from) and resumed_from[-1] > 0
-    whole = adapter_digests(str(tmp_path / "whole"))
-    assert len(whole) == 2 * 16
-    assert adapter_digests(job.run_dir) == whole
+    digests = adapter_digests(whole.runs[0].run_dir)
+    assert len(digests) == 2 * 16
+    assert adapter_digests(job.runs[0].run_dir) == digests
+    kinds = {"train_step", "held_out", "checkpoint"}
+    rows = [without_times([event for event in events if event["type"] in kinds]) for events in (told, again)]
+    assert rows[0] == rows[1]
+
+
+def test_a_checkpoint_ahead_of_the_state_is_made_again(make_job):
+    """Nothing but the start was saved when the process is killed, and yet all ends as if it had not been."""
+    job = make_job(lora_dropout=0.3, max_steps=40, save_steps=1)
+    bridge = BridgeProcess(job)
+    while bridge.next("checkpoint")["step"] < 5:
+        pass
+    bridge.kill()
+    before = adapter_digests(job.runs[0].run_dir)
+    events = BridgeProcess(job).rest()
+    (start,) = [event for event in events if event["type"] == "train_start"]
+    assert start["resumed_from_step"] == 0
+    after = adapter_digests(job.runs[0].run_dir)
+    assert len(before) >= 2 * 6 and before.items() <= after.items()
 
 
 def test_no_metrics_row_is_lost_with_the_driver_and_no_two_processes_write(make_job):
@@ -112,7 +146,7 @@ def test_no_metrics_row_is_lost_with_the_driver_and_no_two_processes_write(make_
     heir = BridgeProcess(job)
     log = heir.next("log")
     assert (
-        log["message"] == f"{job.run_dir}: waiting for process {orphan.pid} on {gethostname()}, which still writes here"
+        log["message"] == f"{job.runs[0].run_dir}: waiting for process {orphan.pid} on {gethostname()}, which still writes here"
     )
     os.kill(orphan.pid, signal.SIGCONT)
     assert orphan.wait() == 1
@@ -136,7 +170,7 @@ def test_cancel_saves_and_resumes_where_it_stopped(make_job, recorder, tmp_path,
         bridge.end_stdin()
     *steps, failure, end = bridge.rest()
     assert (failure["type"], failure["code"], end["code"]) == ("failure", "CANCELLED", 1)
-    state = json.loads((Path(job.run_dir) / "last" / "state.json").read_text())
+    state = json.loads((Path(job.runs[0].run_dir) / "last" / "state.json").read_text())
     assert state["step"] == (steps[-1]["step"] if steps else 1)
 
 
@@ -158,7 +192,7 @@ def test_a_full_disk_leaves_nothing_half_written(make_job, tmp_path):
 
     *_, failure, end = BridgeProcess(job, limit_file_size).rest()
     assert (failure["code"], end["code"]) == ("DISK_FULL", 1)
-    left = [path for path in Path(job.run_dir).rglob("*") if path.is_file()]
+    left = [path for path in Path(job.runs[0].run_dir).rglob("*") if path.is_file()]
     assert all(path.stat().st_size < limit and not path.name.startswith(".part-") for path in left)
     *_, result, _end = BridgeProcess(job).rest()
     assert result["type"] == "train_result"
@@ -171,4 +205,4 @@ def test_a_job_for_llama_cpp_is_refused():
         **{"adapters": [], "kv_type": "F32", "flash_attention": False, "num_threads": 1, "gpu": False},
     }
     *_, failure, _end = BridgeProcess(json.dumps(job)).rest()
-    assert failure["message"] == "expected a train or score job, got logprobs: llama.cpp runs that one"
+    assert failure["message"] == "expected a train, merge or score job, got logprobs: llama.cpp runs that one"

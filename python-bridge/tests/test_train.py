@@ -244,12 +244,12 @@ def test_long_rows_are_an_error_or_are_cut(make_job, recorder, tmp_path):
     data.write_text("".join(f"{json.dumps({'messages': [dict(role=r, content=c) for r, c in row]})}\n" for row in rows))
     error = refusal(make_job(dataset_file=str(data)), recorder)
     longest = recorder.of(wire.DataReady)[0].longest_row_tokens
-    assert error.message == f"long.jsonl:2: {longest} tokens: expected at most 128, the model's positions"
+    assert error.message == f"long.jsonl: row 2: {longest} tokens: expected at most 128, the model's positions"
     train(make_job(dataset_file=str(data), max_length=40), recorder)
     assert recorder.of(wire.DataReady)[1].longest_row_tokens == longest  # of the data set, for the driver to compare
     assert max(step.target_tokens for step in recorder.of(wire.TrainStep)) < 80
     error = refusal(make_job(dataset_file=str(data), max_length=5), recorder)
-    assert error.message == "long.jsonl:1: no target token within max_length 5"
+    assert error.message == "long.jsonl: row 1: no target token within max_length 5"
 
 
 def test_a_model_folder_that_is_none(make_job, recorder, tmp_path):

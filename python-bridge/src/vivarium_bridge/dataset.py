@@ -95,7 +95,7 @@ def split_rows(n_rows: int, test_size: float, seed: int) -> tuple[list[int], lis
 def load_rows(
     path: Path, render: Render, encode: Encode, eos_token: str, rendering: wire.Rendering = CLEAN
 ) -> list[TokenRow]:
-    """Read, render and tokenise a data set, in the order of the file.
+    """Read, render and tokenise a data set, in the order of the file; blank lines are no rows.
 
     Raises:
         BridgeError: ``BAD_DATA`` with ``file:line`` for the first row that cannot be trained on.
@@ -105,6 +105,8 @@ def load_rows(
     rows: list[TokenRow] = []
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             try:
                 segments = segment_conversation(parse_messages(line), render, eos_token, rendering)
                 rows.append(tokenise_segments(segments, encode))
@@ -137,13 +139,13 @@ def cut_rows(rows: list[TokenRow], max_length: int | None, max_positions: int, n
     """Cut rows at their end to ``max_length`` tokens; null cuts nothing.
 
     Args:
-        rows: In the order of the data set's lines.
+        rows: In the order of the file.
         max_length: ``training.max_length``.
         max_positions: What the model was made for, in tokens.
         name: Of the file, for messages.
 
     Raises:
-        BridgeError: ``BAD_DATA`` naming the line of a row that is still longer than the model's positions, or that
+        BridgeError: ``BAD_DATA`` naming the row that is still longer than the model's positions, or that
             loses all its targets.
     """
     fitting: list[TokenRow] = []
@@ -152,11 +154,11 @@ def cut_rows(rows: list[TokenRow], max_length: int | None, max_positions: int, n
         if len(kept.ids) > max_positions:
             raise BridgeError(
                 "BAD_DATA",
-                f"{name}:{number}: {len(kept.ids)} tokens: expected at most {max_positions}, the model's positions",
+                f"{name}: row {number}: {len(kept.ids)} tokens: expected at most {max_positions}, the model's positions",
                 "Shorten the row, or set max_length to have long rows cut at their end.",
             )
         if kept.n_targets == 0:
-            raise BridgeError("BAD_DATA", f"{name}:{number}: no target token within max_length {max_length}")
+            raise BridgeError("BAD_DATA", f"{name}: row {number}: no target token within max_length {max_length}")
         fitting.append(kept)
     return fitting
 

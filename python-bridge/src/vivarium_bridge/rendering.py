@@ -82,13 +82,19 @@ def _check_thinking(messages: list[Message], thinking: str) -> None:
     if thinking == "keep":
         return
     for index, message in enumerate(messages):
-        blocks = THINK_BLOCK.findall(message["content"]) if message.get("role") == "assistant" else []
+        blocks = _think_blocks(message["content"]) if message.get("role") == "assistant" else []
         refused = blocks if thinking == "off" else [block for block in blocks if block.strip()]
         if refused:
             raise RowError(
-                f"messages[{index}]: expected no think block with thinking {thinking}, got <think>{refused[0][:40]!r}",
+                f"messages[{index}]: expected no think block under thinking: {thinking}, got {refused[0][:60]!r} in one",
                 "Set thinking: keep to train the think blocks of the data.",
             )
+
+
+def _think_blocks(content: str) -> list[str]:
+    """What stands between the tags; Qwen3's template takes what is before a lone end tag for thought, too."""
+    found = THINK_BLOCK.findall(content)
+    return found or content.split("</think>")[:-1]
 
 
 def _target_span(messages: list[Message], index: int, render: Render, eos_token: str, whole: str) -> tuple[int, int]:
