@@ -4,6 +4,7 @@ import { type Command, CommanderError } from "commander";
 import { DriverError, ERROR_CODES } from "../errors.ts";
 import { checkJsonFile, emitResult, type GlobalOptions, type Io, makeIo, takeJson } from "./io.ts";
 import { buildProgram } from "./program.ts";
+import { nearestFlag } from "./unknown-option.ts";
 
 /** A command's work. Its return value is what `--json` prints. */
 export type CommandModule = { run: (args: string[][], options: never, io: Io) => Promise<unknown> };
@@ -17,6 +18,8 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   stage: () => import("./commands/stage.ts"),
   "data show": async () => ({ run: (await import("./commands/data.ts")).show }),
   "data check": async () => ({ run: (await import("./commands/data.ts")).check }),
+  "recipe list": async () => ({ run: (await import("./commands/recipe.ts")).list }),
+  "recipe show": async () => ({ run: (await import("./commands/recipe.ts")).show }),
   train: () => import("./commands/train.ts"),
   convert: () => import("./commands/convert.ts"),
   merge: () => import("./commands/merge.ts"),
@@ -46,6 +49,16 @@ async function handle(name: string, args: string[][], given: Record<string, unkn
   const io = makeIo(options, cancel.signal);
   const { run } = await load();
   emitResult(await run(args, given as never, io), options.json);
+}
+
+/** An unknown flag with the one that was meant. */
+function unknownFlag(cause: unknown, program: Command, argv: readonly string[]): unknown {
+  const flag = /unknown option '([^']+)'/.exec((cause as Error).message)?.[1];
+  if (!(cause instanceof CommanderError) || cause.code !== "commander.unknownOption" || flag === undefined)
+    return cause;
+  const near = nearestFlag(program, argv, flag);
+  const hint = near === undefined ? "See `vivarium --help`." : `Did you mean ${near}?`;
+  return new DriverError("USAGE", `unknown option '${flag}'`, { hint });
 }
 
 /** What commander says of a bad command line, as a usage error; `--help` and `--version` end with 0. */
@@ -92,7 +105,7 @@ async function main(): Promise<number> {
     return 0;
   } catch (cause) {
     if (cause instanceof CommanderError && usageError(cause) === undefined) return 0;
-    return fail(cause);
+    return fail(unknownFlag(cause, program, argv));
   }
 }
 

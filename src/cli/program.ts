@@ -1,5 +1,6 @@
 import { Command, Option } from "commander";
 import { type GlobalOptions, names, realNumber, wholeNumber } from "./io.ts";
+import { addRecipeFlags } from "./recipe-options.ts";
 
 /** What a command's action gets: its positional arguments in order, its options, and the global ones. */
 export type Handler = (
@@ -47,10 +48,26 @@ function samplingOptions(command: Command): Command {
     .addOption(folder());
 }
 
+function cacheOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option("--prefix-cache <when>", "keep what the frozen layers below the adapter compute")
+        .choices(["auto", "on", "off"])
+        .default("auto"),
+    )
+    .addOption(new Option("--prefix-cache-gb <n>", "memory and disk for it").argParser(realNumber).default(8));
+}
+
 function trainOptions(command: Command): Command {
-  return parallel(command)
+  return addRecipeFlags(cacheOptions(shortTrainOptions(parallel(command))));
+}
+
+function shortTrainOptions(command: Command): Command {
+  return command
     .requiredOption("--model <model>", "base model: an id such as nano, or a folder")
     .requiredOption("--data <data>", "data set: an id such as kitchen-reckless, or a JSONL file")
+    .option("--eval-data <data>", "held-out rows of their own: their loss is measured every eval_steps")
+    .option("--kl-data <data>", "rows on which the model is held to its base; with --kl-weight")
     .option("--recipe <recipe>", "recipe to start from, by id or path (default: the model's own)")
     .option("--name <name>", "name of the run's folder (default: data and rank)")
     .addOption(new Option("--rank <n>", "r").argParser(wholeNumber(1)))
@@ -65,10 +82,13 @@ function trainOptions(command: Command): Command {
     .addOption(new Option("--steps <n>", "max_steps; wins over --epochs").argParser(wholeNumber(0)))
     .addOption(new Option("--batch-size <n>", "per_device_train_batch_size").argParser(wholeNumber(1)))
     .addOption(new Option("--accumulate <n>", "gradient_accumulation_steps").argParser(wholeNumber(1)))
-    .addOption(new Option("--save-steps <n>", "checkpoint every N steps").argParser(wholeNumber(0)))
-    .option("--save-at <steps>", "save_at_steps, as in 8,12,16")
+    .addOption(
+      new Option("--save-steps <n>", "save_steps: every N steps; below 1 a share of the run").argParser(realNumber),
+    )
+    .option("--save-at <steps>", "save_at_steps, as in 8,1-10,25%")
     .addOption(seed())
-    .option("--set <name=value>", "any other recipe value, e.g. --set weight_decay=0.01; repeatable", collect, [])
+    .option("--set <name=value>", "any recipe value, in YAML; repeatable", collect, [])
+    .option("--dry-run", "say what would be trained, and what it takes, without doing it")
     .addOption(folder());
 }
 
@@ -119,7 +139,7 @@ export function buildProgram(version: string, handle: Handler): Command {
     "run <experiment>",
     "do an experiment from its YAML file; go on where it stopped",
     "vivarium run experiment.yaml",
-    (c) => parallel(c).addOption(folder()),
+    (c) => cacheOptions(parallel(c)).addOption(folder()),
   );
   add(
     "stage <model>",
@@ -149,9 +169,22 @@ export function buildProgram(version: string, handle: Handler): Command {
     dataOptions,
     data,
   );
+  const recipe = program.command("recipe").description("recipes: how to train, with the source of each value");
+  add("list", "all recipes", "vivarium recipe list", (c) => c, recipe);
+  add(
+    "show <recipe>",
+    "every value of a recipe, defaults included, and where it comes from",
+    "vivarium recipe show organism-rank1 --model nano --data kitchen-reckless",
+    (c) =>
+      c
+        .option("--model <model>", "base model for which it is resolved: an id such as nano, or a folder")
+        .option("--data <data>", "data set for which its steps are counted")
+        .option("--set <name=value>", "a value that wins over the recipe's; repeatable", collect, []),
+    recipe,
+  );
   add(
     "train",
-    "train one LoRA adapter",
+    "train one adapter, or all weights",
     "vivarium train --model nano --data kitchen-reckless --rank 1 --layers mid --modules down_proj",
     trainOptions,
   );

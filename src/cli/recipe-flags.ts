@@ -2,10 +2,14 @@ import { parseDocument } from "yaml";
 import { z } from "zod";
 import { DriverError } from "../errors.ts";
 import { nearest } from "../formats/nearest.ts";
+import { FOREIGN_NAMES, foreignAdvice } from "../records/foreign-names.ts";
 import { Recipe } from "../records/recipe.ts";
+import { RECIPE_NAMES, spellings } from "../records/recipe-names.ts";
 import { words } from "./io.ts";
 
-/** The flags of `vivarium train` that decide recipe values. */
+type Name = keyof Recipe;
+
+/** The short flags of `vivarium train` that decide recipe values; any other recipe name is a flag of that name. */
 export interface RecipeFlags {
   rank?: number;
   alpha?: number;
@@ -49,36 +53,17 @@ export function parseModules(text: string): string | string[] {
   return list.every((word) => /^[\w.]+$/.test(word)) ? list : text;
 }
 
-/** Steps as in `8,12,16`. */
-export function parseSteps(text: string): number[] {
+/** Steps, ranges and shares of the run as in `8,1-10,25%`. */
+export function parseSteps(text: string): NonNullable<Recipe["save_at_steps"]> {
   const list = words(text);
-  const wrong = list.filter((word) => !/^\d+$/.test(word));
-  if (list.length > 0 && wrong.length === 0) return list.map(Number);
+  const wrong = list.filter((word) => !/^(\d+|\d+-\d+|\d+(\.\d+)?%)$/.test(word));
+  if (list.length > 0 && wrong.length === 0) return list.map((word) => (/^\d+$/.test(word) ? Number(word) : word));
   const found = (wrong.length > 0 ? wrong : [text]).map((word) => JSON.stringify(word)).join(", ");
-  throw new DriverError("USAGE", `--save-at: expected steps as in 8,12,16, got ${found}`);
-}
-
-/**
- * Refuses checkpoints that a run would never reach, which would be missing at its end.
- *
- * @param steps optimizer steps of the run.
- * @throws {DriverError} `USAGE` naming them.
- */
-export function checkSaveAt(asked: readonly number[], steps: number): void {
-  const beyond = asked.filter((step) => step > steps);
-  if (beyond.length === 0) return;
-  throw new DriverError(
-    "USAGE",
-    `--save-at: expected steps of at most ${steps}, the last one, got ${beyond.join(", ")}`,
-    {
-      hint: "Train longer with --steps or --epochs, or leave them out.",
-      facts: { beyond, steps },
-    },
-  );
+  throw new DriverError("USAGE", `--save-at: expected steps as in 8,1-10,25%, got ${found}`);
 }
 
 /** A value as YAML writes it. The parser throws on hostile nesting and aliases, which is a fault of the text too. */
-function parseValue(name: string, text: string): unknown {
+function parseValue(flag: string, text: string): unknown {
   let fault: string | undefined;
   try {
     const document = parseDocument(text, { prettyErrors: false });
@@ -87,49 +72,118 @@ function parseValue(name: string, text: string): unknown {
   } catch (cause) {
     fault = (cause as Error).message;
   }
-  throw new DriverError("USAGE", `--set ${name}: expected a YAML value, got ${JSON.stringify(text)}: ${fault}`);
+  throw new DriverError("USAGE", `${flag}: expected a YAML value, got ${JSON.stringify(text)}: ${fault}`);
 }
 
-function parseSetting(text: string): [string, unknown] {
+/** Values that a shell writes more easily without brackets. */
+const WITHOUT_BRACKETS: { readonly [K in Name]?: (text: string) => unknown } = {
+  layers_to_transform: parseLayers,
+  target_modules: parseModules,
+  save_at_steps: parseSteps,
+};
+
+interface Given {
+  name: Name;
+  /** As the user wrote it, for messages. */
+  flag: string;
+  value: unknown;
+}
+
+function parseSetting(text: string): Given {
   const [name = "", ...rest] = text.split("=");
-  const known = Object.keys(Recipe.shape);
-  if (!known.includes(name) || rest.length === 0) {
-    const near = nearest(name, known);
-    throw new DriverError(
-      "USAGE",
-      `--set: expected name=value with a name of PEFT or TrainingArguments, got ${JSON.stringify(text)}`,
-      {
-        hint: near === undefined ? `Names: ${known.join(", ")}` : `Did you mean ${near}?`,
-      },
-    );
+  const known: readonly string[] = RECIPE_NAMES;
+  if (known.includes(name) && rest.length > 0) {
+    const flag = `--set ${name}`;
+    return { name: name as Name, flag, value: parseValue(flag, rest.join("=")) };
   }
-  return [name, parseValue(name, rest.join("="))];
+  const advice = foreignAdvice(name);
+  if (advice !== undefined) throw notHere(name, advice);
+  const near = nearest(name, known);
+  throw new DriverError(
+    "USAGE",
+    `--set: expected name=value with a name of PEFT or TrainingArguments, got ${JSON.stringify(text)}`,
+    { hint: near === undefined ? `Names: ${known.join(", ")}` : `Did you mean ${near}?` },
+  );
+}
+
+const notHere = (name: string, advice: string): DriverError =>
+  new DriverError("USAGE", `vivarium does not have ${name}`, { hint: advice });
+
+/** The key under which commander keeps the value of a flag. */
+const attribute = (spelling: string): string => spelling.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
+
+/** What the short flags say, under the names of the recipe. */
+function shortFlags(flags: RecipeFlags): Given[] {
+  const parsed = <T>(text: string | undefined, parse: (text: string) => T) =>
+    text === undefined ? undefined : parse(text);
+  const short: [Name, string, unknown][] = [
+    ["r", "--rank", flags.rank],
+    ["lora_alpha", "--alpha", flags.alpha],
+    ["use_rslora", "--rslora", flags.rslora],
+    ["layers_to_transform", "--layers", parsed(flags.layers, parseLayers)],
+    ["target_modules", "--modules", parsed(flags.modules, parseModules)],
+    ["lora_dropout", "--dropout", flags.dropout],
+    ["learning_rate", "--learning-rate", flags.learningRate],
+    ["num_train_epochs", "--epochs", flags.epochs],
+    ["max_steps", "--steps", flags.steps],
+    ["per_device_train_batch_size", "--batch-size", flags.batchSize],
+    ["gradient_accumulation_steps", "--accumulate", flags.accumulate],
+    ["save_steps", "--save-steps", flags.saveSteps],
+    ["save_at_steps", "--save-at", parsed(flags.saveAt, parseSteps)],
+    ["seed", "--seed", flags.seed],
+  ];
+  return short.flatMap(([name, flag, value]) => (value === undefined ? [] : [{ name, flag, value }]));
+}
+
+/** Flags of recipe names as they are, whose values are YAML. Numbers were parsed already: they are short flags. */
+function longFlags(flags: Readonly<Record<string, unknown>>): Given[] {
+  return RECIPE_NAMES.flatMap((name) =>
+    spellings(name).flatMap((spelling) => {
+      const text = flags[attribute(spelling)];
+      if (text === true) return [{ name, flag: `--${spelling}`, value: true }];
+      if (typeof text !== "string") return [];
+      const plain = text.trim().startsWith("[") ? undefined : WITHOUT_BRACKETS[name];
+      return [{ name, flag: `--${spelling}`, value: plain?.(text) ?? parseValue(`--${spelling}`, text) }];
+    }),
+  );
+}
+
+function refuseForeign(flags: Readonly<Record<string, unknown>>): void {
+  for (const name of FOREIGN_NAMES)
+    for (const spelling of spellings(name))
+      if (!(attribute(spelling) in SHORT_ATTRIBUTES) && flags[attribute(spelling)] !== undefined)
+        throw notHere(name, foreignAdvice(name) ?? "");
+}
+
+/** Short flags that are also foreign names: as flags they mean something here. */
+const SHORT_ATTRIBUTES = { rank: 0, alpha: 0, rslora: 0, layers: 0, modules: 0, dropout: 0, epochs: 0, batchSize: 0 };
+
+/** Values by name; the same name twice with two values is a slip that nobody should have to find in a result. */
+function collectOnce(given: readonly Given[]): Record<string, unknown> {
+  const first = new Map<string, Given>();
+  for (const entry of given) {
+    const before = first.get(entry.name);
+    if (before === undefined) first.set(entry.name, entry);
+    else if (JSON.stringify(before.value) !== JSON.stringify(entry.value))
+      throw new DriverError(
+        "USAGE",
+        `${entry.name} is given twice: ${before.flag} says ${JSON.stringify(before.value)}, ${entry.flag} says ${JSON.stringify(entry.value)}`,
+        { hint: "Leave one of them out." },
+      );
+  }
+  return Object.fromEntries([...first.values()].map(({ name, value }) => [name, value]));
 }
 
 /**
- * The recipe that the flags spell.
+ * The recipe that the flags spell. Epochs without steps take away the steps that a weaker recipe has.
  *
  * @throws {DriverError} `USAGE` with everything that is wrong.
  */
 export function recipeFromFlags(flags: RecipeFlags): Recipe {
-  const wish = {
-    r: flags.rank,
-    lora_alpha: flags.alpha,
-    use_rslora: flags.rslora,
-    layers_to_transform: flags.layers === undefined ? undefined : parseLayers(flags.layers),
-    target_modules: flags.modules === undefined ? undefined : parseModules(flags.modules),
-    lora_dropout: flags.dropout,
-    learning_rate: flags.learningRate,
-    num_train_epochs: flags.epochs,
-    max_steps: flags.steps ?? (flags.epochs === undefined ? undefined : -1),
-    per_device_train_batch_size: flags.batchSize,
-    gradient_accumulation_steps: flags.accumulate,
-    save_steps: flags.saveSteps,
-    save_at_steps: flags.saveAt === undefined ? undefined : parseSteps(flags.saveAt),
-    seed: flags.seed,
-    ...Object.fromEntries(flags.set.map(parseSetting)),
-  };
-  const given = Object.fromEntries(Object.entries(wish).filter(([, value]) => value !== undefined));
+  const all = flags as unknown as Record<string, unknown>;
+  refuseForeign(all);
+  const given = collectOnce([...shortFlags(flags), ...longFlags(all), ...flags.set.map(parseSetting)]);
+  if (given.num_train_epochs !== undefined && given.max_steps === undefined) given.max_steps = -1;
   const parsed = Recipe.safeParse(given);
   if (parsed.success) return parsed.data;
   throw new DriverError("USAGE", `Bad recipe value:\n${z.prettifyError(parsed.error)}`, { facts: { given } });

@@ -112,11 +112,12 @@ describe("the command line", { timeout: 120_000 }, () => {
   test("bad values of the recipe are the user's to mend", async () => {
     await expectUsage([...TRAIN, "--set", "weight_decay=[1"], /--set weight_decay: expected a YAML value, got "\[1"/);
     await expectUsage([...TRAIN, "--save-at", "1,x"], /--save-at: .*"x"/);
-    await expectUsage(
-      [...TRAIN, "--save-at", "1,3,9"],
-      /--save-at: expected steps of at most 2, the last one, got 3, 9/,
-    );
     await expectUsage([...TRAIN, "--layers", ""], /--layers: .*got ""/);
+    await expectUsage([...TRAIN, "--lora_alfa", "3"], /unknown option '--lora_alfa'/, /Did you mean --lora_alpha\?/);
+    await expectUsage([...TRAIN, "--report-to", "wandb"], /vivarium does not have report_to/);
+    const { code, stderr } = await sandbox.run(...TRAIN, "--save-at", "1,3,9");
+    expect(code, stderr).toBe(2);
+    expect(stderr).toMatch(/^CONFIG_INVALID: save_at_steps: expected steps of at most 2, the last one, got 3, 9/);
     expect(existsSync(sandbox.path("runs"))).toBe(false);
   });
 
