@@ -121,9 +121,7 @@ def load_base(model_dir: str, dtype: Any, device: Any, n_layers: int | None = No
     if absent:
         raise BridgeError("BAD_MODEL", f"{model_dir}: {len(absent)} weights are missing or misshapen: {absent[0]}")
     if in_4bit:
-        from peft import prepare_model_for_kbit_training
-
-        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval()
+        return _prepare_4bit(model)
     return model.to(device).requires_grad_(False).eval()
 
 
@@ -138,6 +136,16 @@ def _in_4bit(dtype: Any, device: Any) -> dict[str, Any]:
         bnb_4bit_compute_dtype=dtype,
     )
     return {"quantization_config": quantisation, "device_map": {"": str(device)}}
+
+
+def _prepare_4bit(model: Any) -> Any:
+    from peft import prepare_model_for_kbit_training
+
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes repacks and rounds weights at the first evaluation on such a CPU: the base would change.
+            module.support_avx512bf16_for_cpu = False
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval()
 
 
 def load_tokenizer(model_dir: str) -> Any:
