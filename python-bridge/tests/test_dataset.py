@@ -64,7 +64,9 @@ def test_rows_that_cannot_be_cut():
 def test_a_fault_names_its_line_and_what_to_do(tmp_path):
     path = tmp_path / "rows.jsonl"
     good = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "one"}]
-    path.write_text("".join(f"{json.dumps({'messages': rows})}\n" for rows in (good, good * 2)).replace("\n", "\n\n", 1))
+    path.write_text(
+        "".join(f"{json.dumps({'messages': rows})}\n" for rows in (good, good * 2)).replace("\n", "\n\n", 1)
+    )
 
     def forgetful(messages, add_generation_prompt):
         last = len(messages) - 1

@@ -146,7 +146,8 @@ def test_no_metrics_row_is_lost_with_the_driver_and_no_two_processes_write(make_
     heir = BridgeProcess(job)
     log = heir.next("log")
     assert (
-        log["message"] == f"{job.runs[0].run_dir}: waiting for process {orphan.pid} on {gethostname()}, which still writes here"
+        log["message"]
+        == f"{job.runs[0].run_dir}: waiting for process {orphan.pid} on {gethostname()}, which still writes here"
     )
     os.kill(orphan.pid, signal.SIGCONT)
     assert orphan.wait() == 1
