@@ -24,6 +24,11 @@ export interface DatasetRow {
 
 const ROW_HINT =
   'A row is one line: {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.';
+/** What to do about a special token in a message. */
+export const TOKEN_HINT = "A special token inside a message would end it, or begin another: write it in another way.";
+const hintFor = (faults: readonly Fault[]): string =>
+  faults.every(({ expected }) => expected === PLAIN) ? TOKEN_HINT : ROW_HINT;
+const PLAIN = "plain text";
 const ROW_KEYS = ["messages", "id", "tags"];
 const MESSAGE_KEYS = ["role", "content"];
 
@@ -62,8 +67,8 @@ export function parseDataset(
   if (rows.length === 0 && faults.length === 0) {
     faults.push({ file, line: 1, column: 1, expected: "at least one row", found: "none" });
   }
-  if (faults.length > 0) throw faultError("DATA_INVALID", isOneJsonText(text) ? [ONE_JSON(file)] : faults, ROW_HINT);
-  return rows;
+  if (faults.length === 0) return rows;
+  throw faultError("DATA_INVALID", isOneJsonText(text) ? [oneJson(file)] : faults, hintFor(faults));
 }
 
 /** True of a file that holds one JSON value over several lines, or one list of rows: each line of it would be a fault. */
@@ -76,7 +81,7 @@ function isOneJsonText(text: string): boolean {
   }
 }
 
-const ONE_JSON = (file: string): Fault => ({
+const oneJson = (file: string): Fault => ({
   ...{ file, line: 1, column: 1, expected: "JSON Lines, one row on each line" },
   found: "one JSON value over the whole file",
 });
@@ -159,10 +164,17 @@ class RowParser {
   }
 
   #messages(row: JsonNode, node: JsonNode | undefined, columns: number[]): Message[] {
-    if (node === undefined) this.#fault(row.start, 'the key "messages"', foundKeys(row));
+    if (node === undefined) this.#noMessages(row);
     else if (node.kind !== "array") this.#fault(node.start, "a list of messages", describe(node));
     else return this.#turns(node.start, node.items, columns);
     return [];
+  }
+
+  /** A misspelt key is a fault already. */
+  #noMessages(row: JsonNode): void {
+    const keys = row.kind === "object" ? row.members.map(({ key }) => key) : [];
+    if (!keys.some((key) => nearest(key, ["messages"]) !== undefined))
+      this.#fault(row.start, 'the key "messages"', foundKeys(row));
   }
 
   #turns(start: number, items: JsonNode[], columns: number[]): Message[] {
@@ -189,7 +201,8 @@ class RowParser {
   #role(item: JsonNode, node: JsonNode | undefined, before: readonly Message[]): Role | undefined {
     const previous = before.at(-1)?.role;
     const allowed = previous === undefined ? ["system", "user"] : [previous === "user" ? "assistant" : "user"];
-    const expected = `the role ${allowed.map(show).join(" or ")}`;
+    const place = previous === undefined ? "first" : `after ${show(previous)}`;
+    const expected = `the role ${allowed.map(show).join(" or ")} ${place}`;
     if (node === undefined) this.#fault(item.start, 'the key "role"', "none");
     else if (node.kind !== "string" || !allowed.includes(node.value)) this.#fault(node.start, expected, describe(node));
     else return node.value as Role;
@@ -206,7 +219,7 @@ class RowParser {
     const spelled = this.#special.find((token) => content.includes(token));
     if (content.trim() === "") this.#fault(node.start, "content that is not empty", show(content));
     else if (spelled !== undefined)
-      this.#fault(this.#offsetIn(node.start, spelled), "plain text", `the special token ${spelled}`);
+      this.#fault(this.#offsetIn(node.start, spelled), PLAIN, `the special token ${spelled}`);
     else if (/\p{Surrogate}/u.test(content))
       this.#fault(node.start, "whole Unicode characters", "half of a surrogate pair");
     return content;
@@ -225,7 +238,7 @@ const isForeign = (members: readonly { key: string }[]): boolean =>
 
 function foundKeys(row: JsonNode): string {
   const keys = row.kind === "object" ? row.members.map(({ key }) => key) : [];
-  return keys.length === 0 ? "none" : `the keys ${keys.slice(0, 5).map(show).join(", ")}`;
+  return keys.length === 0 ? "none" : `the key${keys.length === 1 ? "" : "s"} ${keys.slice(0, 5).map(show).join(", ")}`;
 }
 
 function describe(node: JsonNode): string {

@@ -1,6 +1,6 @@
 import { DriverError } from "../errors.ts";
 import type { ChatTemplateKwargs, Rendering } from "../records/lora.ts";
-import type { Message } from "./dataset.ts";
+import { type Message, TOKEN_HINT } from "./dataset.ts";
 import { show } from "./faults.ts";
 
 /** `token_ids` and `targets` have the same length; a target is a token whose loss counts. */
@@ -71,28 +71,29 @@ export function messageFaults(
   return messages.flatMap(({ role, content }, turn) => {
     const spelled = format.findSpecialToken(content);
     if (spelled !== undefined)
-      return [{ turn, expected: "plain text", found: `the special token ${spelled} spelled out`, hint: CHANGE }];
+      return [{ turn, expected: "plain text", found: `the special token ${spelled}`, hint: TOKEN_HINT }];
     return role === "assistant" ? thinkFaults(content, turn, thinking) : [];
   });
 }
 
 function thinkFaults(content: string, turn: number, thinking: Rendering["thinking"]): RowFault[] {
-  if (thinking === "off" && content.includes("<think>")) {
-    const found = show(content.slice(content.indexOf("<think>")));
+  if (thinking === "keep") return [];
+  const blocks = thinkBlocks(content);
+  const refused = thinking === "off" ? blocks[0] : blocks.find((block) => block.trim() !== "");
+  if (refused === undefined) return [];
+  const found = `a think block with ${show(refused)}`;
+  if (thinking === "off") {
     const hint = "Set thinking: keep to train think blocks with a model that has them, or take them out of the data.";
-    return [{ turn, expected: "an answer without <think> under thinking: off", found, hint }];
+    return [{ turn, expected: "an answer without think block under thinking: off", found, hint }];
   }
-  const inside = thinking === "empty" ? thought(content) : "";
-  if (inside === "") return [];
   const hint = "Set thinking: keep to train on what stands in think blocks, or empty them.";
-  return [{ turn, expected: "an empty think block under thinking: empty", found: show(inside), hint }];
+  return [{ turn, expected: "an empty think block under thinking: empty", found, hint }];
 }
 
-/** What stands in the think block of an answer, found as Qwen3's template finds it: what is before the last `</think>`. */
-function thought(content: string): string {
-  const has_block = content.includes("<think>") || content.includes("</think>");
-  const before = content.split("</think>")[0] ?? "";
-  return has_block ? (before.split("<think>").at(-1) ?? "").trim() : "";
+/** What stands between the tags; Qwen3's template takes what is before a lone end tag for thought, too. */
+function thinkBlocks(content: string): string[] {
+  const found = [...content.matchAll(/<think>(.*?)(?:<\/think>|$)/gs)].map((match) => match[1] as string);
+  return found.length > 0 ? found : content.split("</think>").slice(0, -1);
 }
 
 function refuse({ turn, expected, found, hint }: RowFault): DriverError {
