@@ -1,0 +1,70 @@
+"""Checkpoints: safe writing, and what three hundred of them cost."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import LORA
+
+from vivarium_bridge import _wire as wire
+from vivarium_bridge import run as run_module
+from vivarium_bridge.adapter import build_adapter
+from vivarium_bridge.cancel import Cancellation
+from vivarium_bridge.checkpoint import save_adapter, sync_checkpoints, verify_checkpoint
+from vivarium_bridge.errors import BridgeError
+from vivarium_bridge.files import file_ref, write_folder
+from vivarium_bridge.models import load_base
+from vivarium_bridge.train import run_train
+
+
+def test_a_checkpoint_is_described_as_it_is(model_dir, tmp_path):
+    model = build_adapter(load_base(model_dir, torch.bfloat16, torch.device("cpu")), LORA, seed=0)
+    checkpoint = save_adapter(model, tmp_path, 3)
+    assert checkpoint.files == [file_ref(path, tmp_path) for path in sorted((tmp_path / "checkpoint-3").iterdir())]
+    verify_checkpoint(checkpoint, tmp_path)
+    sync_checkpoints(tmp_path, [checkpoint])
+    (tmp_path / "checkpoint-3" / "adapter_config.json").write_text("{}")
+    with pytest.raises(BridgeError, match="missing or changed"):
+        verify_checkpoint(checkpoint, tmp_path)
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_a_folder_is_whole_or_not_there(tmp_path, synced):
+    def fail(folder: Path) -> None:
+        (folder / "a").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_folder(tmp_path / "x", fail, synced=synced)
+    assert list(tmp_path.iterdir()) == []
+
+    def fill(folder: Path) -> None:
+        (folder / "a").write_text("1")
+
+    write_folder(tmp_path / "x", fill, synced=synced)
+    assert [path.read_text() for path in (tmp_path / "x").iterdir()] == ["1"]
+
+
+def test_three_hundred_checkpoints_are_cheap(make_job, recorder, monkeypatch):
+    """Writing and telling of them, against the whole of the training; this model's steps take a few milliseconds."""
+    spent = []
+    save = run_module.Run._save_checkpoint
+
+    def timed(self):
+        started = time.perf_counter()
+        save(self)
+        spent.append(time.perf_counter() - started)
+
+    monkeypatch.setattr(run_module.Run, "_save_checkpoint", timed)
+    run_train(make_job(r=1, max_steps=300, save_steps=1), recorder, Cancellation())
+    assert len(recorder.of(wire.Checkpoint)) == len(spent) == 301
+    assert sorted(spent)[150] < 0.005  # seconds: 5 % of a step of 0.1 s
+
+
+def test_the_state_is_not_written_with_every_checkpoint(make_job, recorder, monkeypatch):
+    saves = []
+    save = run_module.save_state
+    monkeypatch.setattr(run_module, "save_state", lambda *args: saves.append(args[1].step) or save(*args))
+    run_train(make_job(max_steps=50, save_steps=1), recorder, Cancellation())
+    assert saves[0] == 0 and saves[-1] == 50 and len(saves) < 5
