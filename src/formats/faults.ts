@@ -29,12 +29,17 @@ export function faultError(code: ErrorCode, faults: readonly Fault[], hint?: str
   });
 }
 
+/** So many keys are named; a recipe has forty. */
+const LISTED_KEYS = 12;
+const listed = (known: readonly string[]): string =>
+  known.length <= LISTED_KEYS
+    ? known.join(", ")
+    : `${known.slice(0, LISTED_KEYS).join(", ")} and ${known.length - LISTED_KEYS} others`;
+
 /** What to say of a key that nobody reads. */
 export function unknownKey(key: string, known: readonly string[]): Pick<Fault, "expected" | "found"> {
   const guess = nearest(key, known);
   const expected =
-    guess === undefined
-      ? `one of the keys ${known.join(", ")}`
-      : `a known key (did you mean ${JSON.stringify(guess)}?)`;
+    guess === undefined ? `one of the keys ${listed(known)}` : `a known key (did you mean ${JSON.stringify(guess)}?)`;
   return { expected, found: show(key) };
 }

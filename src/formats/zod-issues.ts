@@ -93,7 +93,7 @@ export function expectation(issue: Issue, literals: readonly unknown[]): string 
     case "too_big":
       return size(issue, issue.inclusive === false ? "less than" : "at most", issue.maximum);
     case "invalid_format":
-      return issue.pattern === undefined ? `text of the form ${issue.format}` : `text that matches ${issue.pattern}`;
+      return formatExpectation(issue);
     case "invalid_union":
       return unionExpectation(issue, literals);
     default:
@@ -101,10 +101,17 @@ export function expectation(issue: Issue, literals: readonly unknown[]): string 
   }
 }
 
+/** The schema's own words where it has some; zod's begin with "Invalid". */
+function formatExpectation({ message, pattern, format }: Issue): string {
+  if (!message.startsWith("Invalid")) return message;
+  return pattern === undefined ? `text of the form ${format}` : `text that matches ${pattern}`;
+}
+
 function size(issue: Issue, bound: string, limit: number | bigint | undefined): string {
   const plural = limit === 1 ? "" : "s";
   if (issue.origin === "string") return `${bound} ${limit} character${plural}`;
   if (issue.origin === "array" || issue.origin === "set") return `${bound} ${limit} item${plural}`;
+  if (issue.inclusive === false) return `a number ${bound === "more than" ? "above" : "below"} ${limit}`;
   return `a number of ${bound} ${limit}`;
 }
 

