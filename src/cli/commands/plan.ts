@@ -1,13 +1,20 @@
 import { orderUnits } from "../../pipeline/execute.ts";
 import { planExperiment } from "../../pipeline/plan-experiment.ts";
-import { makeLibrary, makeWorkspace } from "../environment.ts";
+import { type CacheFlags, cacheWish, chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
 import { shortPath } from "../work.ts";
 
-export async function run([[name = ""] = []]: string[][], options: { dir: string }, io: Io): Promise<unknown> {
+export async function run(
+  [[name = ""] = []]: string[][],
+  flags: CacheFlags & { dir: string },
+  io: Io,
+): Promise<unknown> {
   const library = makeLibrary();
-  const workspace = await makeWorkspace(options.dir, io);
-  const planned = await planExperiment(await library.experiment(name), library, workspace);
+  const workspace = await makeWorkspace(flags.dir, io);
+  const planned = await planExperiment(await library.experiment(name), library, workspace, {
+    jobs: (staged) => chooseJobs(staged, workspace, io),
+    cache: cacheWish(flags, workspace),
+  });
   const units = await Promise.all(
     orderUnits(planned.units).map(async (unit) => ({
       unit: unit.key,

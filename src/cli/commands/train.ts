@@ -29,7 +29,7 @@ export async function run(_args: string[][], flags: TrainFlags, io: Io): Promise
   const { planned, staged } = training;
   const jobs = chooseJobs(staged, workspace, io);
   const units = trainUnits([training], workspace, { jobs, cache: cacheWish(flags, workspace) });
-  if (flags.dryRun === true) return dryRun(training, io);
+  if (flags.dryRun === true) return { id: planned.id, config: planned.config };
   await runUnits([stageUnit(staged, workspace), ...units], jobs, io);
   const manifest = await readManifest(join(planned.dir, "manifest.json"));
   io.say(`Run: ${shortPath(planned.dir)}`);

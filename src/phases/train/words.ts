@@ -30,7 +30,7 @@ export function describeStep(step: TrainStep, held_out: number | null | undefine
     ...(held_out === undefined ? [] : [`held out ${number(held_out, 3)}`]),
     ...(step.kl === null ? [] : [`kl ${step.kl.toPrecision(2)}`]),
     `lr ${step.learning_rate.toExponential(1)}`,
-    `grad ${number(step.grad_norm, 2)}`,
+    `grad ${step.grad_norm === null ? "not finite" : step.grad_norm.toPrecision(2)}`,
     `${rate >= 10 * THOUSAND ? `${(rate / THOUSAND).toFixed(1)}k` : rate.toFixed(0)} target tok/s`,
     ...(step.mfu === null ? [] : [`MFU ${(100 * step.mfu).toFixed(0)} %`]),
     `${(step.peak_memory_bytes / GIGA).toFixed(1)} GB`,
