@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from conftest import TRAINING
 
-from vivarium_bridge.order import checkpoint_steps, epoch_order, step_rows, total_steps
+from vivarium_bridge.order import checkpoint_steps, epoch_order, step_window, total_steps
 
 
 def training(**changes):
@@ -29,17 +29,16 @@ def test_one_row():
 
 def test_every_row_is_seen_once_an_epoch_and_the_last_batch_is_smaller():
     settings = training(per_device_train_batch_size=2, gradient_accumulation_steps=2, seed=5)
-    steps = [step_rows(settings, 7, step) for step in range(4)]
-    assert [[len(batch) for batch in step] for step in steps] == [[2, 2], [2, 1], [2, 2], [2, 1]]
+    steps = [step_window(settings, 7, step) for step in range(4)]
+    assert [len(step) for step in steps] == [4, 3, 4, 3]
     for epoch in (steps[:2], steps[2:]):
-        assert sorted(row for step in epoch for batch in step for row in batch) == list(range(7))
+        assert sorted(row for step in epoch for row in step) == list(range(7))
     assert steps[0] != steps[2]
 
 
 def test_cutting_the_batch_differently_keeps_the_rows():
     def rows(size, count, step):
-        batches = step_rows(training(per_device_train_batch_size=size, gradient_accumulation_steps=count), 20, step)
-        return [row for batch in batches for row in batch]
+        return step_window(training(per_device_train_batch_size=size, gradient_accumulation_steps=count), 20, step)
 
     assert [rows(16, 1, step) for step in range(4)] == [rows(2, 8, step) for step in range(4)]
 

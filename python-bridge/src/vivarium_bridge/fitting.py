@@ -31,12 +31,12 @@ def set_checkpointing(layers: Any, split_layer: int, is_on: bool) -> None:
     """
     from torch.utils.checkpoint import checkpoint
 
-    above = [] if layers is None else list(layers[split_layer:])
-    can = bool(above) and all(hasattr(layer, "gradient_checkpointing") for layer in above)
+    layers = [] if layers is None else list(layers)
+    can = bool(layers) and all(hasattr(layer, "gradient_checkpointing") for layer in layers)
     if is_on and not can:
         raise BridgeError("BAD_MODEL", "gradient_checkpointing: the layers of this model cannot be checkpointed")
-    for layer in above if can else []:
-        layer.gradient_checkpointing = is_on
+    for index, layer in enumerate(layers if can else []):
+        layer.gradient_checkpointing = is_on and index >= split_layer  # an earlier run may have left it on below
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
 

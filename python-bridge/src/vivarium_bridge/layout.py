@@ -44,8 +44,8 @@ def padded(rows: list[TokenRow], device: Any) -> Layout:
 def packed(rows: list[TokenRow], device: Any) -> Layout:
     """All rows one after another in one line: ``[1, T]``.
 
-    Positions start anew with each row, which is how transformers finds the rows, and only while it is given no
-    attention mask: a mask of ones makes all rows see each other.
+    Positions start anew with each row, which is how transformers finds the rows, and only while it is given neither
+    an attention mask nor a cache of keys and values: a mask of ones makes all rows see each other.
 
     Source: transformers ``masking_utils._preprocess_mask_arguments`` (5.23.0).
     """

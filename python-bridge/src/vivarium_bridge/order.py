@@ -60,13 +60,6 @@ def step_window(training: wire.TrainingArguments, n_rows: int, step: int) -> lis
     return list(epoch_order(training.seed, epoch, n_rows)[index * size : (index + 1) * size])
 
 
-def step_rows(training: wire.TrainingArguments, n_rows: int, step: int) -> list[list[int]]:
-    """The rows of one optimizer step in micro-batches, in order."""
-    rows = step_window(training, n_rows, step)
-    size = training.per_device_train_batch_size
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
 def checkpoint_steps(training: wire.TrainingArguments, last: int) -> list[int]:
     """Steps that leave a checkpoint, ascending: 0, every ``save_steps``, ``save_at_steps`` and the last."""
     every = range(training.save_steps, last + 1, training.save_steps) if training.save_steps > 0 else []
