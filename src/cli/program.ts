@@ -134,7 +134,9 @@ export function buildProgram(version: string, handle: Handler): Command {
   add("doctor", "what this machine has, and what to do about what it lacks", "vivarium doctor", (c) =>
     c.option("--self-test", "also train a few steps every way that this machine has, and compare CPU and CUDA"),
   );
-  add("plan <experiment>", "what `run` would do, without doing it", "vivarium plan demo", (c) => c.addOption(folder()));
+  add("plan <experiment>", "what `run` would do, and what it takes, without doing it", "vivarium plan demo", (c) =>
+    cacheOptions(parallel(c)).addOption(folder()),
+  );
   add(
     "run <experiment>",
     "do an experiment from its YAML file; go on where it stopped",

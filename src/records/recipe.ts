@@ -7,7 +7,10 @@ const { gradient_checkpointing, dtype, warmup_steps, save_steps, save_at_steps, 
 const Percent = z
   .string()
   .regex(/^\d+(\.\d+)?%$/, { error: "a step, a range as in 1-10, or a share of the run as in 25%" });
-const Range = z.string().regex(/^\d+-\d+$/);
+const Range = z
+  .string()
+  .regex(/^\d+-\d+$/)
+  .refine((text) => Number(text.split("-")[0]) <= Number(text.split("-")[1]), { error: "a range from low to high" });
 
 /**
  * A recipe: any of PEFT's `LoraConfig` names and transformers' `TrainingArguments` names, flat, each optional.
@@ -157,13 +160,16 @@ function resolveCheckpointing(wish: FullRecipe["gradient_checkpointing"]): "auto
 const shareOfSteps = (wish: number, steps: number): number =>
   wish > 0 && wish < 1 ? Math.max(1, Math.ceil(wish * steps)) : wish;
 
-/** Steps, ranges and percentages as steps, ascending, each once. A share is rounded to the nearest step. */
+/**
+ * Steps, ranges and percentages as steps, ascending, each once. A share is rounded to the nearest step; of a range those
+ * count that the run reaches.
+ */
 function resolveSteps(wish: FullRecipe["save_at_steps"], steps: number): number[] {
   const found = wish.flatMap((entry) => {
     if (typeof entry === "number") return [entry];
     if (entry.endsWith("%")) return [Math.round((Number(entry.slice(0, -1)) / 100) * steps)];
     const [first = 0, last = 0] = entry.split("-").map(Number);
-    return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => first + i);
+    return Array.from({ length: Math.max(0, Math.min(last, steps) - first + 1) }, (_, i) => first + i);
   });
   return [...new Set(found)].sort((a, b) => a - b);
 }

@@ -121,7 +121,7 @@ describe("the command line", { timeout: 120_000 }, () => {
     expect(existsSync(sandbox.path("runs"))).toBe(false);
   });
 
-  test.each(["stage", "convert", "judge", "report", "plan", "doctor"])(
+  test.each(["stage", "convert", "judge", "report", "doctor"])(
     "%s has no option that it would ignore",
     async (name) => {
       const { stdout } = await sandbox.run(name, "--help");
