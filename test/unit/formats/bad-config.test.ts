@@ -91,12 +91,6 @@ describe("a recipe or an experiment is refused with every place, in full", () =>
     );
   });
 
-  test("tabs", async () => {
-    expect((await failure(recipe("sources:\n\tr: paper\n"))).message).toMatchInlineSnapshot(
-      `"r.yaml:2:1: expected valid YAML, found Tabs are not allowed as indentation"`,
-    );
-  });
-
   test("no module at all", async () => {
     expect((await failure(recipe("target_modules: []\n"))).message).toMatchInlineSnapshot(
       `"r.yaml:1:17: expected at least 1 item, found a list"`,
