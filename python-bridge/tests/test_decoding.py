@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
-from conftest import LORA, TRAINING
+from conftest import LORA, RENDERING, TRAINING
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,21 +20,31 @@ lora = st.builds(
     r=count,
     lora_alpha=st.floats(0.1, 1e6) | st.integers(1, 99),
     use_rslora=st.booleans(),
+    use_dora=st.booleans(),
     lora_dropout=st.floats(0, 0.9),
     target_modules=text | st.lists(text, min_size=1, max_size=3),
     layers_to_transform=st.none() | st.lists(st.integers(0, 99), min_size=1, max_size=3),
     rank_pattern=st.dictionaries(text, count, max_size=2),
     alpha_pattern=st.dictionaries(text, st.floats(0.1, 9), max_size=2),
 )
+runs = st.builds(
+    wire.TrainRun,
+    run_dir=text,
+    dataset_file=text,
+    eval_dataset_file=st.none() | text,
+    kl_dataset_file=st.none() | text,
+    chat_template_kwargs=st.dictionaries(text, scalar, max_size=3),
+    rendering=st.just(RENDERING),
+    lora=st.none() | lora,
+    training=st.just(TRAINING),
+)
 jobs = st.builds(
     wire.TrainJob,
     base_model_dir=text,
-    dataset_file=text,
-    run_dir=text,
-    chat_template_kwargs=st.dictionaries(text, scalar, max_size=3),
-    lora=lora,
-    training=st.just(TRAINING),
+    base_sha256=text,
     num_threads=count,
+    prefix_cache=st.builds(wire.PrefixCache, enabled=st.booleans(), max_bytes=count, dir=text),
+    runs=st.lists(runs, min_size=1, max_size=2),
 ) | st.builds(
     wire.SampleJob,
     base_gguf=text,
@@ -115,13 +125,23 @@ def test_an_object_is_no_scalar_anywhere(job, data):
 
 JOB = wire.TrainJob(
     base_model_dir="m",
-    dataset_file="d",
-    run_dir="r",
-    chat_template_kwargs={"n": 1},
-    lora=LORA,
-    training=TRAINING,
+    base_sha256="b",
     num_threads=1,
+    prefix_cache=wire.PrefixCache(enabled=True, max_bytes=1, dir="c"),
+    runs=[
+        wire.TrainRun(
+            run_dir="r",
+            dataset_file="d",
+            eval_dataset_file=None,
+            kl_dataset_file=None,
+            chat_template_kwargs={"n": 1},
+            rendering=RENDERING,
+            lora=LORA,
+            training=TRAINING,
+        )
+    ],
 )
+RUN = ("runs", 0)
 
 
 @pytest.mark.parametrize(
@@ -129,12 +149,26 @@ JOB = wire.TrainJob(
     [
         (("num_threads",), True, "job.num_threads: expected int, got bool True"),
         (("num_threads",), 1.0, "job.num_threads: expected int, got float 1.0"),
-        (("training", "learning_rate"), "1e-4", "job.training.learning_rate: expected float, got str '1e-4'"),
-        (("training", "optim"), "adam", "job.training.optim: expected 'adamw_torch' | 'sgd', got str 'adam'"),
-        (("training", "max_length"), "x", "job.training.max_length: expected int | null, got str 'x'"),
-        (("lora", "layers_to_transform"), [0, None], "job.lora.layers_to_transform[1]: expected int, got null"),
-        (("lora", "rank_pattern"), {"q": "8"}, "job.lora.rank_pattern.q: expected int, got str '8'"),
-        (("lora",), None, "job.lora: expected LoraShape, got null"),
+        (
+            (*RUN, "training", "learning_rate"),
+            "1e-4",
+            "job.runs[0].training.learning_rate: expected float, got str '1e-4'",
+        ),
+        (
+            (*RUN, "training", "optim"),
+            "adam",
+            "job.runs[0].training.optim: expected 'adamw_torch' | 'adamw_8bit' | 'sgd', got str 'adam'",
+        ),
+        ((*RUN, "training", "max_length"), "x", "job.runs[0].training.max_length: expected int | null, got str 'x'"),
+        (
+            (*RUN, "lora", "layers_to_transform"),
+            [0, None],
+            "job.runs[0].lora.layers_to_transform[1]: expected int, got null",
+        ),
+        ((*RUN, "lora", "rank_pattern"), {"q": "8"}, "job.runs[0].lora.rank_pattern.q: expected int, got str '8'"),
+        ((*RUN, "lora"), 1, "job.runs[0].lora: expected LoraShape | null, got int 1"),
+        ((*RUN, "rendering"), None, "job.runs[0].rendering: expected Rendering, got null"),
+        (("runs",), {}, "job.runs: expected list, got dict {}"),
     ],
 )
 def test_a_wrong_type_is_named_with_its_path(path, value, message):
@@ -149,10 +183,10 @@ def test_an_integer_stays_one():
     """A chat template would print 1.0 for 1 otherwise."""
     job = job_from_dict(sent(JOB))
     assert isinstance(job, wire.TrainJob)
-    assert type(job.chat_template_kwargs["n"]) is int
+    assert type(job.runs[0].chat_template_kwargs["n"]) is int
 
 
 @pytest.mark.parametrize("value", [None, [], "train", {}, {"type": 1}])
 def test_what_is_no_job(value):
-    with pytest.raises(BridgeError, match=r"job\.type: expected one of train, score, logprobs, sample"):
+    with pytest.raises(BridgeError, match=r"job\.type: expected one of train, merge, score, logprobs, sample"):
         job_from_dict(value)

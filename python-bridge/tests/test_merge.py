@@ -21,7 +21,7 @@ from vivarium_bridge.train import run_train
 
 @pytest.fixture
 def make_merge(any_model_dir, make_job, recorder, tmp_path):
-    def make(dtype="float32", use_dora=False, **changes) -> wire.MergeJob:
+    def make(dtype: Any = "float32", use_dora=False, **changes) -> wire.MergeJob:
         job = make_job(base_model_dir=any_model_dir, use_dora=use_dora, target_modules=["down_proj", "q_proj"])
         run_train(job, recorder, Cancellation())
         values = {"adapter_dir": f"{job.runs[0].run_dir}/checkpoint-4", "out_dir": str(tmp_path / "deep" / "merged")}

@@ -1,6 +1,7 @@
 """Optimizers and learning rates against transformers' own."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from vivarium_bridge.optim import make_optimizer, make_schedule
 @pytest.mark.parametrize(("warmup", "steps"), [(0, 10), (3, 10), (5, 5), (9, 4), (0, 0)])
 def test_rates_are_those_of_transformers(kind, warmup, steps):
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.3)
-    scheduler = get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+    scheduler: Any = get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
     rate = make_schedule(replace(TRAINING, lr_scheduler_type=kind, warmup_steps=warmup, learning_rate=0.3), steps)
     (factor,) = scheduler.lr_lambdas
     assert [rate(step) for step in range(steps + 1)] == [0.3 * factor(step) for step in range(steps + 1)]

@@ -15,8 +15,6 @@ import pytest
 from bridge_process import BridgeProcess
 
 from vivarium_bridge import _wire as wire
-from vivarium_bridge.cancel import Cancellation
-from vivarium_bridge.train import run_train
 
 
 def adapter_digests(run_dir: str) -> dict[str, str]:

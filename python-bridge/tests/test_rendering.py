@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def chatml(messages: list[Message], add_generation_prompt: bool) -> str:
     return text + ("<|im_start|>assistant\n" if add_generation_prompt else "")
 
 
-def rendering(rendering="clean", thinking="keep", assistant_turns="all") -> wire.Rendering:
+def rendering(rendering: Any = "clean", thinking: Any = "keep", assistant_turns: Any = "all") -> wire.Rendering:
     return wire.Rendering(rendering=rendering, thinking=thinking, assistant_turns=assistant_turns)
 
 

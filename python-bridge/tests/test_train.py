@@ -46,14 +46,15 @@ def test_the_loss_falls_and_all_is_reported(any_model_dir, make_job, recorder):
     steps = recorder.of(wire.TrainStep)
     assert [step.step for step in steps] == list(range(1, 21))
     losses = [step.loss for step in steps]
-    assert losses[-1] < 0.5 * losses[0]
+    assert (losses[-1] or 9) < 0.5 * (losses[0] or 0)
     assert steps[0].learning_rate == 0  # the first step of a warm-up, as in transformers
-    assert steps[0].b_norm == 0 < steps[-1].b_norm
+    assert steps[0].b_norm == 0 < (steps[-1].b_norm or 0)
     assert steps[-1].epoch == 10
     assert result.steps == 20
     assert result.adapter_norm > 0
     assert result.max_abs_dlogit_vs_base > 0.1
     assert result.max_abs_dlogit_vs_memory < 1e-5
+    assert result.max_abs_dlogit_merged is not None
     assert result.max_abs_dlogit_merged < 1e-3
 
 

@@ -154,7 +154,8 @@ def cut_rows(rows: list[TokenRow], max_length: int | None, max_positions: int, n
         if len(kept.ids) > max_positions:
             raise BridgeError(
                 "BAD_DATA",
-                f"{name}: row {number}: {len(kept.ids)} tokens: expected at most {max_positions}, the model's positions",
+                f"{name}: row {number}: {len(kept.ids)} tokens:"
+                f" expected at most {max_positions}, the model's positions",
                 "Shorten the row, or set max_length to have long rows cut at their end.",
             )
         if kept.n_targets == 0:

@@ -53,7 +53,7 @@ def prove_adapter(model: Any, checkpoint: Path, ids: list[int]) -> tuple[Proofs,
 
     model.eval()
     is_4bit = is_4bit_model(model.get_base_model())
-    with _in_float32(model.get_base_model(), is_4bit) as dtypes:
+    with _in_float32(model.get_base_model(), is_4bit=is_4bit) as dtypes:
         trained = _logits(model, ids)
         with model.disable_adapter():
             plain = _logits(model, ids)
@@ -150,7 +150,7 @@ def is_4bit_model(model: Any) -> bool:
 
 
 @contextmanager
-def _in_float32(model: Any, is_4bit: bool) -> Iterator[dict[Any, Any]]:
+def _in_float32(model: Any, *, is_4bit: bool) -> Iterator[dict[Any, Any]]:
     """Hold a model in float32, in place, and afterwards in what it was: from bfloat16 and back no bit is lost.
 
     Yields:
@@ -189,7 +189,8 @@ def _merged_logits(model: Any, ids: list[int], dtypes: dict[Any, Any]) -> Any:
     import torch
     from peft.tuners.lora import LoraLayer
 
-    weights = [module.get_base_layer().weight for module in model.modules() if isinstance(module, LoraLayer)]
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    weights = [layer.get_base_layer().weight for layer in layers]
     copies = [weight.detach().to("cpu", dtypes[weight], copy=True) for weight in weights]
     model.merge_adapter()
     merged = _logits(model, ids)

@@ -86,7 +86,8 @@ def _check_thinking(messages: list[Message], thinking: str) -> None:
         refused = blocks if thinking == "off" else [block for block in blocks if block.strip()]
         if refused:
             raise RowError(
-                f"messages[{index}]: expected no think block under thinking: {thinking}, got {refused[0][:60]!r} in one",
+                f"messages[{index}]: expected no think block under thinking: {thinking},"
+                f" got {refused[0][:60]!r} in one",
                 "Set thinking: keep to train the think blocks of the data.",
             )
 

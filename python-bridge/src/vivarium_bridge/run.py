@@ -1,7 +1,6 @@
 """One training run and its folder."""
 
 import gc
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from .checkpoint import remove_other_checkpoints, save_adapter, save_model, sync
 from .dataset import RunData
 from .errors import BridgeError
 from .files import remove_partials
-from .loop import Loop, Prepared, StepStats, check_finite, check_norms
+from .history import History, finite_or_none, metrics_row
+from .loop import Loop, check_finite, check_norms
 from .models import peak_memory_bytes, reset_peak_memory
 from .order import checkpoint_steps, rows_per_step, steps_per_epoch, total_steps
 from .prefix_cache import PrefixCache
@@ -57,10 +57,8 @@ class Run:
         self._cache_mark = cache.mark()
         self._model = model
         self._due = set(checkpoint_steps(run.training, self.steps))
-        self._checkpoints: list[wire.Checkpoint] = []
+        self._history = History()
         self._unsynced: list[wire.Checkpoint] = []
-        self._metrics: list[wire.TrainStep] = []
-        self._held_out: list[wire.HeldOut] = []
         self._step = 0
         self._saved_step: int | None = None
         self._next_save = 0.0
@@ -89,8 +87,8 @@ class Run:
         restore_rng(rng)
         if saved is not None:
             self._restore(*saved)
-        remove_other_checkpoints(self._dir, self._checkpoints)
-        self._announce(self._prepared)
+        remove_other_checkpoints(self._dir, self._history.checkpoints)
+        self._announce()
         self._loop.model.train()
         self._do_what_is_due(cancellation)
 
@@ -108,10 +106,11 @@ class Run:
                 self._save_state(rng)  # nothing was updated yet: this is the step's start
                 raise
             check_norms(stats, self._step + 1)
-            row = self._metrics_row(stats, self._step + 1)
+            peak = peak_memory_bytes(self._model.device)
+            row = metrics_row(stats, self._step + 1, self._training, len(self._data.train), peak)
             self._channel.send(row)
             check_finite(stats, self._step + 1)
-            self._metrics.append(row)
+            self._history.metrics.append(row)
             self._step += 1
             self._do_what_is_due(cancellation)
 
@@ -132,12 +131,12 @@ class Run:
         gc.collect()
         torch.cuda.empty_cache()
         ids = self._data.train[0].ids
-        checkpoint = self._dir / self._checkpoints[-1].dir
+        checkpoint = self._dir / self._history.checkpoints[-1].dir
         if self._run.lora is None:
             proofs, base = prove_model(model, self._job.base_model_dir, checkpoint, ids), None
         else:
             proofs, base = prove_adapter(model, checkpoint, ids)
-        was_moved = any(row.learning_rate > 0 for row in self._metrics)
+        was_moved = any(row.learning_rate > 0 for row in self._history.metrics)
         check_proofs(proofs, was_moved=was_moved, is_4bit=self._training.load_in_4bit)
         return wire.RunResult(
             steps=self.steps,
@@ -162,11 +161,10 @@ class Run:
             verify_checkpoint(checkpoint, self._dir)
         restore(tensors, self._loop.parameters, self._loop.optimizer)
         self._step = self._saved_step = record.step
-        self._checkpoints = list(record.checkpoints)
-        self._metrics = list(record.metrics)
-        self._held_out = list(record.held_out)
+        self._history = History(checkpoints=record.checkpoints, metrics=record.metrics, held_out=record.held_out)
 
-    def _announce(self, prepared: Prepared) -> None:
+    def _announce(self) -> None:
+        prepared = self._prepared
         self._channel.send(
             wire.TrainStart(
                 max_steps=self.steps,
@@ -182,67 +180,45 @@ class Run:
                 gradient_checkpointing=prepared.gradient_checkpointing,
             )
         )
-        told: list[wire.TrainStep | wire.HeldOut | wire.Checkpoint]
-        told = [*self._metrics, *self._held_out, *self._checkpoints]
-        for event in sorted(told, key=lambda event: event.step):  # stable: a step, its loss, its checkpoint
+        for event in self._history.by_step():
             self._channel.send(event)
 
     def _do_what_is_due(self, cancellation: Cancellation) -> None:
         """Measure the held-out loss, write the checkpoint and save the state, each if it is time at this step."""
         rng = capture_rng()
-        try:
-            if self._is_eval_due():
+        if self._is_eval_due():
+            try:
                 self._measure(cancellation)
-        except BridgeError:
-            self._save_state(rng)  # the measurement is due again after a resume
-            raise
-        restore_rng(rng)
-        if self._step in self._due and all(saved.step != self._step for saved in self._checkpoints):
+            except BridgeError:
+                self._save_state(rng)  # the measurement is due again after a resume
+                raise
+            restore_rng(rng)
+        if self._step in self._due and not self._history.has_checkpoint(self._step):
             self._save_checkpoint()
         if self._step == self.steps or time.monotonic() >= self._next_save:
             self._save_state(rng)
 
     def _is_eval_due(self) -> bool:
         every = self._training.eval_steps
-        if every == 0 or any(row.step == self._step for row in self._held_out):
+        if every == 0 or self._history.has_held_out(self._step):
             return False
         return self._step % every == 0 or self._step == self.steps
 
     def _measure(self, cancellation: Cancellation) -> None:
-        loss, n_targets = self._loop.held_out(self._data.held_out, cancellation)
-        row = wire.HeldOut(
-            step=self._step, loss=_finite_or_none(loss), rows=len(self._data.held_out), target_tokens=n_targets
-        )
-        self._held_out.append(row)
-        self._channel.send(row)
+        rows = self._data.held_out
+        loss, n_targets = self._loop.held_out(rows, cancellation)
+        event = wire.HeldOut(step=self._step, loss=finite_or_none(loss), rows=len(rows), target_tokens=n_targets)
+        self._history.held_out.append(event)
+        self._channel.send(event)
 
     def _save_checkpoint(self) -> None:
         if self._run.lora is None:
             checkpoint = save_model(self._model, self._dir, self._step, self._job.base_model_dir)
         else:
             checkpoint = save_adapter(self._model, self._dir, self._step)
-        self._checkpoints.append(checkpoint)
+        self._history.checkpoints.append(checkpoint)
         self._unsynced.append(checkpoint)
         self._channel.send(checkpoint)
-
-    def _metrics_row(self, stats: StepStats, step: int) -> wire.TrainStep:
-        return wire.TrainStep(
-            step=step,
-            epoch=step / steps_per_epoch(self._training, len(self._data.train)),
-            loss=_finite_or_none(stats.loss),
-            kl=None if stats.kl is None else _finite_or_none(stats.kl),
-            grad_norm=_finite_or_none(stats.grad_norm),
-            learning_rate=stats.learning_rate,
-            tokens=stats.tokens,
-            target_tokens=stats.target_tokens,
-            padding_tokens=stats.padding_tokens,
-            seconds=stats.seconds,
-            tokens_per_second=stats.tokens / stats.seconds,
-            mfu=stats.mfu,
-            a_norm=stats.a_norm,
-            b_norm=stats.b_norm,
-            peak_memory_bytes=peak_memory_bytes(self._model.device),
-        )
 
     def _save_state(self, rng: dict[str, Any]) -> None:
         """Write the state of the current step, after all that it names."""
@@ -266,11 +242,7 @@ class Run:
             file="",
             sha256="",
             prefix_cache=self._prepared.prefix_cache,
-            checkpoints=self._checkpoints,
-            metrics=self._metrics,
-            held_out=self._held_out,
+            checkpoints=self._history.checkpoints,
+            metrics=self._history.metrics,
+            held_out=self._history.held_out,
         )
-
-
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
