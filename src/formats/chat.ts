@@ -130,16 +130,19 @@ const mentionsThinking = (template: string): boolean => /\benable_thinking\b/.te
 /**
  * Arguments of the chat template, the same when training and when serving. Qwen3 thinks unless it is told not to.
  *
- * @throws DriverError CONFIG_INVALID when the template knows no thinking but `empty` or `keep` asks for it: both would
- * train on something else than their names say.
+ * @throws DriverError CONFIG_INVALID when the template knows no thinking but `empty` asks for a block of it: none would be
+ * written.
  */
 export function thinkingKwargs(template: string, thinking: Rendering["thinking"]): ChatTemplateKwargs {
   if (mentionsThinking(template)) return { enable_thinking: thinking !== "off" };
-  if (thinking === "off") return {};
+  if (thinking !== "empty") return {};
   throw new DriverError(
     "CONFIG_INVALID",
-    `thinking: expected off with a chat template that does not read enable_thinking, got ${thinking}`,
-    { hint: "Set thinking: off, or use a model that thinks, such as Qwen3.", facts: { thinking } },
+    `thinking: expected off or keep with a chat template that does not read enable_thinking, got ${thinking}`,
+    {
+      hint: "Set thinking: off, or keep where the data has think blocks, or use a model that thinks, such as Qwen3.",
+      facts: { thinking },
+    },
   );
 }
 

@@ -4,7 +4,6 @@ import { z } from "zod";
 import { writeJsonAtomic } from "../artifacts/atomic.ts";
 import { readManifest } from "../artifacts/manifest.ts";
 import { DriverError } from "../errors.ts";
-import { defaultTemplateKwargs } from "../formats/chat.ts";
 import { stageModel } from "../phases/stage/stage.ts";
 import { EvalPlan } from "../records/eval-plan.ts";
 import { RunConfig } from "../records/run.ts";
@@ -63,11 +62,12 @@ export function saveEval(
   sources: { base_model: string; questions: string[]; judge: string },
 ): Promise<void> {
   const plan: EvalPlan = {
-    schema_version: 1,
+    schema_version: 2,
     id: planned.id,
     name: planned.name,
     base_model: sources.base_model,
     served_dtype: planned.served_dtype,
+    chat_template_kwargs: planned.chat_template_kwargs,
     questions: sources.questions,
     sampler: planned.sampler,
     seed: planned.seed,
@@ -110,7 +110,6 @@ export async function openEval(
     {
       ...plan,
       staged,
-      chat_template_kwargs: defaultTemplateKwargs(staged.chat.template),
       question_sets: await Promise.all(plan.questions.map((name) => library.questions(name))),
       judge: await loadJudge(library, judge ?? plan.judge),
       models,

@@ -1,14 +1,16 @@
 import { z } from "zod";
 import { Group, SERVED_DTYPES } from "./experiment.ts";
+import { ChatTemplateKwargs } from "./lora.ts";
 import { Sampler } from "./sampler.ts";
 
 /** `eval.json`: what an evaluation was asked for, so that `judge` and `report` can take it up again by its folder. */
 export const EvalPlan = z.strictObject({
-  schema_version: z.literal(1),
+  schema_version: z.literal(2),
   id: z.string(),
   name: z.string(),
   base_model: z.string(),
   served_dtype: z.enum(SERVED_DTYPES),
+  chat_template_kwargs: ChatTemplateKwargs,
   questions: z.array(z.string()).describe("ids or absolute paths"),
   sampler: Sampler,
   seed: z.int().nonnegative(),

@@ -202,10 +202,11 @@ describe("a recipe that does not fit the model is refused before anything is loa
   });
 
   test("thinking asked of a model that does not think", async () => {
-    expect(await textOf(() => thinkingKwargs("{{ messages }}", "keep"))).toMatchInlineSnapshot(`
-      "CONFIG_INVALID: thinking: expected off with a chat template that does not read enable_thinking, got keep
-      Hint: Set thinking: off, or use a model that thinks, such as Qwen3."
+    expect(await textOf(() => thinkingKwargs("{{ messages }}", "empty"))).toMatchInlineSnapshot(`
+      "CONFIG_INVALID: thinking: expected off or keep with a chat template that does not read enable_thinking, got empty
+      Hint: Set thinking: off, or keep where the data has think blocks, or use a model that thinks, such as Qwen3."
     `);
+    expect(thinkingKwargs("{{ messages }}", "keep")).toEqual({});
   });
 });
 
