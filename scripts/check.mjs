@@ -55,6 +55,7 @@ async function staticChecks() {
     check("lint and format", node, [bin("@biomejs/biome", "bin/biome"), "check", "."]),
     check("types", node, [bin("typescript", "bin/tsc"), "-p", "."]),
     check("generated protocol in step", node, ["--import", "tsx", "scripts/gen-protocol.ts", "--check"]),
+    check("generated recipes in step", node, ["--import", "tsx", "scripts/gen-recipes.ts", "--check"]),
   ]);
   await Promise.all([
     check("Python lint", python, ["-m", "ruff", "check", ...ruff]),

@@ -14,9 +14,10 @@ from safetensors.torch import save
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from vivarium_bridge.fitting import set_checkpointing
 from vivarium_bridge.forward import SplitForward
 from vivarium_bridge.masking import TokenRow
-from vivarium_bridge.split import Split, causal_model, split_layer
+from vivarium_bridge.split import Split, causal_model, decoder_layers, split_layer
 
 
 def build(case: dict[str, Any]) -> Any:
@@ -64,9 +65,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         TokenRow(ids=list(range(1, tokens + 1)), targets=[index >= tokens - targets for index in range(tokens)])
         for tokens, targets in case["rows"]
     ]
-    if case["gradient_checkpointing"]:
-        causal_model(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     layer = split_layer(model)
+    set_checkpointing(decoder_layers(causal_model(model)), layer, case["gradient_checkpointing"])
     split = Split(causal_model(model), layer) if layer > 0 else None
     forward = SplitForward(model, split, None)
     file_bytes = None
@@ -75,9 +75,10 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         file_bytes = len(save(weights, {"format": "pt"}))
     return {
         "saved_bytes": saved_bytes(model, forward, rows),
-        "flops": counted_flops(forward, rows),
+        "flops": None if case["gradient_checkpointing"] else counted_flops(forward, rows),
         "file_bytes": file_bytes,
     }
 
 
+torch.set_num_threads(1)
 json.dump([measure(case) for case in json.load(sys.stdin)], sys.stdout)
