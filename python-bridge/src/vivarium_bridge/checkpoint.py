@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ FOLDER = re.compile(r"checkpoint-(\d+)")
 def save_adapter(model: Any, run_dir: Path, step: int) -> wire.Checkpoint:
     """Write the adapter as ``checkpoint-<step>/``, whole or not at all, and describe it.
 
-    Not synced: ``sync_checkpoints`` comes before a record that relies on it.
+    Not synced: ``Syncer.wait`` comes before a record that relies on it.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save
@@ -49,12 +50,33 @@ def save_model(model: Any, run_dir: Path, step: int, base_model_dir: str) -> wir
     return wire.Checkpoint(step=step, dir=folder.name, files=files)
 
 
-def sync_checkpoints(run_dir: Path, checkpoints: list[wire.Checkpoint]) -> None:
-    """Make checkpoints outlast a power cut."""
-    for checkpoint in checkpoints:
-        sync_tree(run_dir / checkpoint.dir)
-    if checkpoints:
-        sync(run_dir)
+class Syncer:
+    """Makes checkpoints outlast a power cut while the next steps are computed: a disk may take longer than a step."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: list[Future[None]] = []
+
+    def add(self, checkpoint: wire.Checkpoint) -> None:
+        """Begin with one."""
+        self._waiting.append(self._pool.submit(sync_tree, self._run_dir / checkpoint.dir))
+
+    def wait(self) -> None:
+        """Come back when all are on disk.
+
+        Raises:
+            OSError: If one of them is not.
+        """
+        if self._waiting:
+            for future in self._waiting:
+                future.result()
+            sync(self._run_dir)
+            self._waiting = []
+
+    def close(self) -> None:
+        """End the thread."""
+        self._pool.shutdown()
 
 
 def _ref(path: str, data: bytes) -> wire.FileRef:

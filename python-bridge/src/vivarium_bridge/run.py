@@ -2,6 +2,7 @@
 
 import gc
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from . import _wire as wire
 from .adapter import scalings
 from .cancel import Cancellation
 from .channel import Channel
-from .checkpoint import remove_other_checkpoints, save_adapter, save_model, sync_checkpoints, verify_checkpoint
+from .checkpoint import Syncer, remove_other_checkpoints, save_adapter, save_model, verify_checkpoint
 from .dataset import RunData
 from .errors import BridgeError
 from .files import remove_partials
@@ -58,9 +59,9 @@ class Run:
         self._model = model
         self._due = set(checkpoint_steps(run.training, self.steps))
         self._history = History()
-        self._unsynced: list[wire.Checkpoint] = []
+        self._syncer = Syncer(self._dir)
+        self._is_saved = False
         self._step = 0
-        self._saved_step: int | None = None
         self._next_save = 0.0
         reset_peak_memory(model.device)
 
@@ -112,6 +113,7 @@ class Run:
             check_finite(stats, self._step + 1)
             self._history.metrics.append(row)
             self._step += 1
+            self._is_saved = False
             self._do_what_is_due(cancellation)
 
     def finish(self) -> tuple[wire.RunResult, Any]:
@@ -127,6 +129,7 @@ class Run:
 
         model, device = self._model, self._model.device
         peak = peak_memory_bytes(device)
+        self._syncer.close()
         del self._loop, self._model  # the optimizer's memory is needed now
         gc.collect()
         torch.cuda.empty_cache()
@@ -140,11 +143,7 @@ class Run:
         check_proofs(proofs, was_moved=was_moved, is_4bit=self._training.load_in_4bit)
         return wire.RunResult(
             steps=self.steps,
-            adapter_norm=proofs.adapter_norm,
-            max_abs_dlogit_vs_base=proofs.max_abs_dlogit_vs_base,
-            max_abs_dlogit_vs_memory=proofs.max_abs_dlogit_vs_memory,
-            max_abs_dlogit_merged=proofs.max_abs_dlogit_merged,
-            max_abs_logit=proofs.max_abs_logit,
+            **asdict(proofs),
             prefix_cache=self._cache.use_since(self._cache_mark) if self._prepared.prefix_cache else None,
             peak_memory_bytes=peak,
         ), base
@@ -160,11 +159,11 @@ class Run:
         for checkpoint in record.checkpoints:
             verify_checkpoint(checkpoint, self._dir)
         restore(tensors, self._loop.parameters, self._loop.optimizer)
-        self._step = self._saved_step = record.step
+        self._step = record.step
+        self._is_saved = True
         self._history = History(checkpoints=record.checkpoints, metrics=record.metrics, held_out=record.held_out)
 
     def _announce(self) -> None:
-        prepared = self._prepared
         self._channel.send(
             wire.TrainStart(
                 max_steps=self.steps,
@@ -174,10 +173,7 @@ class Run:
                 trainable_parameters=sum(parameter.numel() for parameter in self._loop.parameters.values()),
                 adapted_modules=sorted(scalings(self._model)),
                 device=str(self._model.device),
-                split_layer=prepared.split_layer,
-                split_max_rel_diff=prepared.split_max_rel_diff,
-                prefix_cache=prepared.prefix_cache,
-                gradient_checkpointing=prepared.gradient_checkpointing,
+                **asdict(self._prepared),
             )
         )
         for event in self._history.by_step():
@@ -209,6 +205,7 @@ class Run:
         loss, n_targets = self._loop.held_out(rows, cancellation)
         event = wire.HeldOut(step=self._step, loss=finite_or_none(loss), rows=len(rows), target_tokens=n_targets)
         self._history.held_out.append(event)
+        self._is_saved = False
         self._channel.send(event)
 
     def _save_checkpoint(self) -> None:
@@ -217,17 +214,17 @@ class Run:
         else:
             checkpoint = save_adapter(self._model, self._dir, self._step)
         self._history.checkpoints.append(checkpoint)
-        self._unsynced.append(checkpoint)
+        self._syncer.add(checkpoint)
+        self._is_saved = False
         self._channel.send(checkpoint)
 
     def _save_state(self, rng: dict[str, Any]) -> None:
         """Write the state of the current step, after all that it names."""
         started = time.monotonic()
-        if self._saved_step != self._step or self._unsynced:
-            sync_checkpoints(self._dir, self._unsynced)
-            self._unsynced = []
+        if not self._is_saved:
+            self._syncer.wait()
             save_state(self._dir / "last", self._record(), capture(self._loop.parameters, self._loop.optimizer, rng))
-            self._saved_step = self._step
+            self._is_saved = True
         now = time.monotonic()
         self._next_save = now + max(SAVE_EVERY_SECONDS, (now - started) / SAVE_COST_FRACTION)
 
