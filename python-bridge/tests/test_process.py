@@ -82,6 +82,8 @@ def test_a_bad_job_is_a_failure(line, message):
 KILLED = {
     "dropout": {"lora_dropout": 0.3, "target_modules": ["down_proj", "q_proj"]},
     "cache": {"lora_dropout": 0.3, "cache": True, "layers_to_transform": [2], "batching": "by_length"},
+    "kl": {"kl_weight": 1e3, "kl_batch_size": 2, "use_dora": True},
+    "4bit": {"load_in_4bit": True, "dtype": "bfloat16", "lora_dropout": 0.3, "layers_to_transform": None},
     "8bit": {"optim": "adamw_8bit", "r": 128},  # from 4096 elements on a matrix has 8-bit moments
 }
 
@@ -92,11 +94,12 @@ def without_times(events: list[dict]) -> list[dict]:
 
 
 @pytest.mark.parametrize("how", KILLED)
-def test_resume_after_kill_9_is_bit_identical(make_job, tmp_path, how, monkeypatch):
+def test_resume_after_kill_9_is_bit_identical(make_job, dataset_file, tmp_path, how, monkeypatch):
     """Three kills at random events, the state saved at every step; weights and metrics are those of a whole run."""
     monkeypatch.setattr("vivarium_bridge.run.SAVE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr("vivarium_bridge.run.SAVE_COST_FRACTION", 1e9)
     shape = {"num_train_epochs": 15, "save_steps": 2, "test_size": 0.2, "eval_steps": 5, **KILLED[how]}
+    shape["kl_dataset_file"] = dataset_file if how == "kl" else None
     whole = make_job(run_dir=str(tmp_path / "whole"), **shape)
     told = BridgeProcess(whole).rest()
     job = make_job(run_dir=str(tmp_path / "killed"), **shape)
@@ -180,10 +183,16 @@ def test_a_driver_that_stops_reading_ends_the_job(make_job):
     assert bridge.wait() == 1
 
 
-def test_a_full_disk_leaves_nothing_half_written(make_job, tmp_path):
+@pytest.mark.parametrize(
+    ("shape", "limit"),
+    [
+        ({"target_modules": "all-linear", "layers_to_transform": None, "r": 8}, 60_000),
+        ({"lora": None, "learning_rate": 1e-3}, 150_000),  # less than the weights of the whole model
+    ],
+)
+def test_a_full_disk_leaves_nothing_half_written(make_job, shape, limit):
     """A limit on the size of files stands in for a full disk: the state is larger than the first checkpoint."""
-    job = make_job(target_modules="all-linear", layers_to_transform=None, r=8, num_train_epochs=5, save_steps=2)
-    limit = 60_000
+    job = make_job(num_train_epochs=5, save_steps=2, **shape)
 
     def limit_file_size():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -195,6 +204,26 @@ def test_a_full_disk_leaves_nothing_half_written(make_job, tmp_path):
     assert all(path.stat().st_size < limit and not path.name.startswith(".part-") for path in left)
     *_, result, _end = BridgeProcess(job).rest()
     assert result["type"] == "train_result"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_all_weights_resume_bit_for_bit(make_job, tmp_path, dtype):
+    """Cancelled, then gone on with, against a run that nothing stopped."""
+    shape = {"lora": None, "learning_rate": 1e-3, "max_steps": 30, "save_steps": 10, "dtype": dtype}
+    whole = make_job(run_dir=str(tmp_path / "whole"), **shape)
+    BridgeProcess(whole).rest()
+    job = make_job(run_dir=str(tmp_path / "stopped"), **shape)
+    bridge = BridgeProcess(job)
+    while bridge.next("train_step")["step"] < 4:
+        pass
+    bridge.end_stdin()
+    bridge.rest()
+    events = BridgeProcess(job).rest()
+    (start,) = [event for event in events if event["type"] == "train_start"]
+    assert start["resumed_from_step"] >= 4
+    digests = adapter_digests(whole.runs[0].run_dir)
+    assert len([name for name in digests if name.endswith("model.safetensors")]) == 4
+    assert adapter_digests(job.runs[0].run_dir) == digests
 
 
 def test_a_job_for_llama_cpp_is_refused():
