@@ -8,6 +8,7 @@ import type { TrainingRun } from "../../pipeline/handles.ts";
 import { loadRunData } from "../../pipeline/plan-experiment.ts";
 import { Slug } from "../../records/experiment.ts";
 import { type CacheFlags, cacheWish, chooseJobs, makeLibrary, makeWorkspace } from "../environment.ts";
+import { sayEstimates } from "../estimates.ts";
 import type { Io } from "../io.ts";
 import { type RecipeFlags, recipeFromFlags } from "../recipe-flags.ts";
 import { pasteable, runUnits, shortPath } from "../work.ts";
@@ -28,8 +29,12 @@ export async function run(_args: string[][], flags: TrainFlags, io: Io): Promise
   const training = await planFromFlags(flags, workspace);
   const { planned, staged } = training;
   const jobs = chooseJobs(staged, workspace, io);
-  const units = trainUnits([training], workspace, { jobs, cache: cacheWish(flags, workspace) });
-  if (flags.dryRun === true) return { id: planned.id, config: planned.config };
+  const options = { jobs, cache: cacheWish(flags, workspace) };
+  if (flags.dryRun === true) {
+    const estimates = sayEstimates([training], workspace, options, io);
+    return { id: planned.id, config: planned.config, estimate: estimates[planned.id] };
+  }
+  const units = trainUnits([training], workspace, options);
   await runUnits([stageUnit(staged, workspace), ...units], jobs, io);
   const manifest = await readManifest(join(planned.dir, "manifest.json"));
   io.say(`Run: ${shortPath(planned.dir)}`);
