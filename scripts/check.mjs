@@ -50,7 +50,8 @@ async function check(name, command, args, options) {
 
 async function staticChecks() {
   const bridge = join(root, "python-bridge");
-  const ruff = [bridge, join(root, "scripts"), join(root, "test")];
+  const bench = join(root, "bench", "train");
+  const ruff = [bridge, join(root, "scripts"), join(root, "test"), bench];
   await Promise.all([
     check("lint and format", node, [bin("@biomejs/biome", "bin/biome"), "check", "."]),
     check("types", node, [bin("typescript", "bin/tsc"), "-p", "."]),
@@ -61,6 +62,7 @@ async function staticChecks() {
     check("Python lint", python, ["-m", "ruff", "check", ...ruff]),
     check("Python format", python, ["-m", "ruff", "format", "--check", ...ruff]),
     check("Python types", node, [bin("pyright", "index.js"), "--pythonpath", python, "-p", bridge]),
+    check("Python types of the benchmark", node, [bin("pyright", "index.js"), "--pythonpath", python, "-p", bench]),
   ]);
 }
 
