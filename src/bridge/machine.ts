@@ -15,3 +15,14 @@ export async function listGpus(): Promise<string[]> {
     return [];
   }
 }
+
+/** Compute capability of the first NVIDIA GPU, e.g. 9; null without a driver, or with one that does not tell it. */
+export async function computeCapability(): Promise<number | null> {
+  try {
+    const { stdout } = await run("nvidia-smi", ["--query-gpu=compute_cap", "--format=csv,noheader"]);
+    const found = Number.parseFloat(stdout);
+    return Number.isFinite(found) ? found : null;
+  } catch {
+    return null;
+  }
+}
