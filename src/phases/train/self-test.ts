@@ -35,8 +35,8 @@ export interface SelfTestRow {
 }
 
 const STEPS = 10;
-/** Rounding of another order of summation in float32, grown by Adam over ten steps. Measured on nano: 2e-6 and 1e-5. */
-const FLOAT32_BOUNDS = { loss: 1e-4, adapter: 1e-2 };
+/** Rounding of another order of summation, grown by Adam over ten steps. Measured on nano on the CPU: 2e-8 and 2e-6. */
+const FLOAT32_BOUNDS = { loss: 1e-5, adapter: 1e-3 };
 /** bfloat16 has 8 bits: two digits of the loss. */
 const BFLOAT16_BOUNDS = { loss: 0.05, adapter: null };
 
