@@ -22,7 +22,7 @@ test("list has every recipe with the first sentence of what it is", async () => 
 
 test("show has every value with its source", async () => {
   const { text, result } = await shown("organism-rank1", { set: ["weight_decay=0.5"] });
-  expect(Object.keys(result.values as object)).toEqual(RECIPE_NAMES);
+  expect(Object.keys(result.values ?? {})).toEqual(RECIPE_NAMES);
   for (const name of RECIPE_NAMES) expect(text).toMatch(new RegExp(`^  ${name} `, "m"));
   expect(text).toMatch(/^ {2}lora_alpha +256 +arXiv 2506\.11613 section 3\.5.*512$/m);
   expect(text).toMatch(/^ {2}weight_decay +0\.5 +--set$/m);
