@@ -1,8 +1,6 @@
 """Tiny random models, rows of random tokens, and a training loop that shares nothing with the bridge's."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -10,6 +8,8 @@ from vivarium_bridge import _wire as wire
 from vivarium_bridge.cancel import Cancellation
 from vivarium_bridge.loop import Loop
 from vivarium_bridge.masking import TokenRow
+
+torch.set_num_threads(1)
 
 N_LAYERS = 4
 VOCABULARY = 97
@@ -176,13 +176,3 @@ def reference_training(model, rows, batches_of_steps, arguments, rates) -> list[
         optimizer.step()
         losses.append(total)
     return losses
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

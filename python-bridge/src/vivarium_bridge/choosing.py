@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _wire as wire
+from .fitting import mode
 from .forward import Forward, SplitForward, WholeForward
 from .masking import TokenRow
 from .prefix_cache import PrefixCache, PrefixSpace
@@ -72,15 +73,10 @@ def compare(model: Any, forward: Forward, rows: list[TokenRow], is_packed: bool)
     """
     import torch
 
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            wanted = WholeForward(model).target_logits(rows, False).float()
-            found = forward.target_logits(rows, is_packed).float()
-            return ((found - wanted).abs().max() / wanted.abs().max()).item()
-    finally:
-        model.train(was_training)
+    with torch.no_grad(), mode(model, is_training=False):
+        wanted = WholeForward(model).target_logits(rows, False).float()
+        found = forward.target_logits(rows, is_packed).float()
+        return ((found - wanted).abs().max() / wanted.abs().max()).item()
 
 
 def _sample(rows: list[TokenRow]) -> list[TokenRow]:

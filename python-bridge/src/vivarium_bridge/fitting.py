@@ -11,6 +11,10 @@ from .errors import OUT_OF_MEMORY_TEXTS, BridgeError
 
 Probe = Callable[[int], None]
 """Computes the longest micro-batch at some ``per_device_train_batch_size``, with its gradient."""
+FRAGMENTED_SHARE = 0.03
+"""Of a GPU's memory: batches of many shapes leave gaps between their blocks that one batch alone does not show."""
+SWITCHED_ON = "does not fit into memory: gradient checkpointing is switched on"
+LAST_RESORT = "Lower max_length, set load_in_4bit or use a smaller model."
 
 
 def set_checkpointing(layers: Any, split_layer: int, is_on: bool) -> None:
@@ -40,6 +44,21 @@ def set_checkpointing(layers: Any, split_layer: int, is_on: bool) -> None:
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
 
+@contextmanager
+def shortage_named(message: str) -> Iterator[None]:
+    """Name what was too much for the memory.
+
+    Raises:
+        BridgeError: ``OUT_OF_MEMORY``.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BridgeError("OUT_OF_MEMORY", message, LAST_RESORT) from error
+
+
 def fit(
     training: wire.TrainingArguments, switch: Callable[[bool], None], probe: Probe, info: Callable[[str], None]
 ) -> bool:
@@ -64,7 +83,7 @@ def fit(
             return False
         if mode == "off":
             raise _does_not_fit(training, probe)
-        info("the longest batch does not fit into memory: gradient checkpointing is switched on")
+        info(f"the longest batch {SWITCHED_ON}")
     switch(True)
     if fits(probe, size):
         return True
@@ -76,11 +95,11 @@ def fits(probe: Probe, size: int) -> bool:
     try:
         probe(size)
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     else:
         return True
-    _free()  # out here: the exception holds the frames, and they hold the activations
+    free()  # out here: the exception holds the frames, and they hold the activations
     return False
 
 
@@ -93,23 +112,47 @@ def smaller_sizes(training: wire.TrainingArguments) -> Iterator[int]:
         yield size
 
 
+def random_state(device: Any) -> tuple[Any, Any]:
+    """State of torch's random number generators of the host and of the model's GPU, for ``set_random_state``."""
+    import torch
+
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_random_state(device: Any, state: tuple[Any, Any]) -> None:
+    """Go on with the random numbers that followed a state."""
+    import torch
+
+    host, gpu = state
+    torch.set_rng_state(host)
+    if gpu is not None:
+        torch.cuda.set_rng_state(gpu, device)
+
+
 @contextmanager
-def random_state_kept(device: Any) -> Iterator[None]:
-    """Restore torch's random number generators of the host and of one GPU."""
-    import torch
-
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+def mode(model: Any, is_training: bool) -> Iterator[None]:
+    """Training or evaluation mode; afterwards each module is in its own again."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(is_training)
+    try:
         yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training
 
 
-def reserve_optimizer_state(optimizer: Any, parameters: dict[str, Any], training: wire.TrainingArguments) -> list[Any]:
-    """Memory of the size that the optimizer will take in its first step, to be held during a probe."""
+def reserve(optimizer: Any, parameters: dict[str, Any], training: wire.TrainingArguments, device: Any) -> list[Any]:
+    """Memory to be held during a probe: what the optimizer takes in its first step, and what fragmentation wastes."""
     import torch
 
+    held: list[Any] = []
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        held.append(torch.empty(int(FRAGMENTED_SHARE * total), dtype=torch.uint8, device=device))
     if optimizer.state or training.optim == "sgd":
-        return []
+        return held
     dtype = torch.uint8 if training.optim == "adamw_8bit" else None
-    return [torch.empty_like(p, dtype=dtype) for p in parameters.values() for _moment in range(2)]
+    return held + [torch.empty_like(p, dtype=dtype) for p in parameters.values() for _moment in range(2)]
 
 
 def _does_not_fit(training: wire.TrainingArguments, probe: Probe) -> BridgeError:
@@ -118,11 +161,7 @@ def _does_not_fit(training: wire.TrainingArguments, probe: Probe) -> BridgeError
     what = f"{size} rows at once do not fit into memory"
     smaller = next((part for part in smaller_sizes(training) if fits(probe, part)), None)
     if smaller is None:
-        return BridgeError(
-            "OUT_OF_MEMORY",
-            f"{what}, and neither does the longest row alone",
-            "Lower max_length, set load_in_4bit or use a smaller model.",
-        )
+        return BridgeError("OUT_OF_MEMORY", f"{what}, and neither does the longest row alone", LAST_RESORT)
     hint = (
         f"Set per_device_train_batch_size to {smaller} and gradient_accumulation_steps to {rows // smaller}:"
         " the result is the same up to rounding."
@@ -132,11 +171,13 @@ def _does_not_fit(training: wire.TrainingArguments, probe: Probe) -> BridgeError
     return BridgeError("OUT_OF_MEMORY", f"{what}: {smaller} do", hint)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocator gave up, on the host or on a GPU."""
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
 
 
-def _free() -> None:
+def free() -> None:
+    """Give back what the frames of a failed attempt held. To be called when its exception is gone."""
     import torch
 
     gc.collect()

@@ -4,13 +4,24 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from . import _wire as wire
 from .cancel import Cancellation
 from .choosing import choose_forward
-from .errors import BridgeError
-from .fitting import fit, random_state_kept, reserve_optimizer_state, set_checkpointing
+from .fitting import (
+    SWITCHED_ON,
+    fit,
+    free,
+    is_out_of_memory,
+    mode,
+    random_state,
+    reserve,
+    set_checkpointing,
+    set_random_state,
+    shortage_named,
+)
 from .flops import Costs, Work, costs_of, peak_flops
 from .forward import WholeForward
 from .masking import TokenRow
@@ -18,28 +29,9 @@ from .objective import Accumulated, Objective, n_slots
 from .optim import make_optimizer, make_schedule
 from .prefix_cache import PrefixCache
 from .split import causal_model, decoder_layers
+from .step_stats import StepStats, check_finite, check_norms
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepStats:
-    """Numbers of one step, as in ``wire.TrainStep``, but for losses that may be not finite."""
-
-    loss: float
-    kl: float | None
-    grad_norm: float
-    learning_rate: float
-    tokens: int
-    target_tokens: int
-    padding_tokens: int
-    seconds: float
-    mfu: float | None
-    a_norm: float | None
-    b_norm: float | None
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the update was made."""
-        return all(math.isfinite(value) for value in (self.loss, self.kl or 0.0, self.grad_norm))
+__all__ = ["Loop", "Prepared", "StepStats", "check_finite", "check_norms"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +67,8 @@ class Loop:
         vocabulary = causal_model(model).config.vocab_size
         self._objective = Objective(WholeForward(model), rows, kl_rows, training, vocabulary)
         self._costs: Costs | None = None
+        self._switch = partial(set_checkpointing, None, 0)
+        self._can_switch = False
         self._peak = peak_flops(model.device, model.dtype)
 
     def prepare(self, cancellation: Cancellation) -> Prepared:
@@ -85,25 +79,26 @@ class Loop:
         """
         cancellation.check()
         training = self._objective.training
-        choice = choose_forward(self.model, self._objective.rows, training, self._cache, self._info)
+        with shortage_named("the two shortest rows do not fit into memory, even without a gradient"):
+            choice = choose_forward(self.model, self._objective.rows, training, self._cache, self._info)
         training = replace(training, batching=choice.batching)
         self._objective = replace(self._objective, forward=choice.forward, training=training)
         causal = causal_model(self.model)
         layers = decoder_layers(causal)
         self._costs = None if layers is None else costs_of(causal, layers, choice.split_layer)
-
-        def switch(is_on: bool) -> None:
-            set_checkpointing(layers, choice.split_layer, is_on)
+        self._switch = partial(set_checkpointing, layers, choice.split_layer)
 
         def probe(size: int) -> None:
             cancellation.check()
             self._probe(size)
 
+        is_on = fit(training, self._switch, probe, self._info)
+        self._can_switch = training.gradient_checkpointing == "auto" and not is_on
         return Prepared(
             split_layer=choice.split_layer,
             split_max_rel_diff=choice.max_rel_diff,
             prefix_cache=choice.has_cache,
-            gradient_checkpointing=fit(training, switch, probe, self._info),
+            gradient_checkpointing=is_on,
         )
 
     def run_step(self, step: int, cancellation: Cancellation) -> StepStats:
@@ -117,11 +112,8 @@ class Loop:
             BridgeError: ``CANCELLED``.
         """
         started = time.perf_counter()
-        if not self.model.training:
-            self.model.train()
-        self._objective.forward.work = Work()
-        self.optimizer.zero_grad(set_to_none=True)
-        done = self._objective.add_gradient(step, cancellation)
+        self.model.train()
+        done = self._gradient_or_switch(step, cancellation)
         loss, grad_norm, *kl = _read([done.loss, self._clip(), *([] if done.kl is None else [done.kl])])
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
@@ -149,27 +141,49 @@ class Loop:
         """
         import torch
 
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                loss = self._objective.held_out(rows, cancellation)
-        finally:
-            self.model.train(was_training)
+        with torch.no_grad(), mode(self.model, is_training=False):
+            loss = self._objective.held_out(rows, cancellation)
         return loss.item(), sum(row.n_targets for row in rows)
+
+    def _gradient_or_switch(self, step: int, cancellation: Cancellation) -> Accumulated:
+        """The gradient of a step; with gradient checkpointing from now on if memory turns out to be short after all.
+
+        What is computed again is the same bit for bit, and so is a step that is begun again.
+        """
+        device = self.model.device
+        state = random_state(device) if self._can_switch else None
+        try:
+            return self._gradient(step, cancellation)
+        except (RuntimeError, MemoryError) as error:
+            if state is None or not is_out_of_memory(error):
+                raise
+        self._can_switch = False
+        self.optimizer.zero_grad(set_to_none=True)
+        free()
+        self._info(f"step {step + 1} {SWITCHED_ON}")
+        self._switch(True)
+        set_random_state(device, state)
+        return self._gradient(step, cancellation)
+
+    def _gradient(self, step: int, cancellation: Cancellation) -> Accumulated:
+        self._objective.forward.work = Work()
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._objective.add_gradient(step, cancellation)
 
     def _probe(self, size: int) -> None:
         """Compute the longest micro-batch at some batch size, and take everything back."""
+        device = self.model.device
+        state = random_state(device)
         gradients = {name: p.grad for name, p in self.parameters.items()}
-        was_training = self.model.training
-        held = reserve_optimizer_state(self.optimizer, self.parameters, self._objective.training)
-        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)  # not added to: backward would do that in place
+        held: list[Any] = []
         try:
-            with random_state_kept(self.model.device):
+            with mode(self.model, is_training=True):
+                held += reserve(self.optimizer, self.parameters, self._objective.training, device)
                 self._objective.probe(size, self._steps)
         finally:
-            held.clear()
-            self.model.train(was_training)
+            held.clear()  # a failure's traceback keeps this frame
+            set_random_state(device, state)
             for name, parameter in self.parameters.items():
                 parameter.grad = gradients[name]
 
@@ -213,42 +227,3 @@ def _read(values: list[Any]) -> list[float]:
     import torch
 
     return torch.stack([value.double() for value in values]).tolist()
-
-
-def check_finite(stats: StepStats, step: int) -> None:
-    """Refuse to go on from a step without an update.
-
-    Args:
-        stats: Of that step.
-        step: Counts from 1.
-
-    Raises:
-        BridgeError: ``NON_FINITE_LOSS``.
-    """
-    if stats.is_finite:
-        return
-    what = f"the loss is {stats.loss}" if not math.isfinite(stats.loss) else f"the gradient norm is {stats.grad_norm}"
-    raise BridgeError(
-        "NON_FINITE_LOSS",
-        f"{what} at step {step}: expected a finite number",
-        "Lower learning_rate, or lora_alpha, or raise warmup_steps.",
-    )
-
-
-def check_norms(stats: StepStats, step: int) -> None:
-    """Refuse to report a step whose update blew the adapter up.
-
-    Args:
-        stats: Of that step.
-        step: Counts from 1.
-
-    Raises:
-        BridgeError: ``NON_FINITE_LOSS``.
-    """
-    if all(norm is None or math.isfinite(norm) for norm in (stats.a_norm, stats.b_norm)):
-        return
-    raise BridgeError(
-        "NON_FINITE_LOSS",
-        f"the adapter's weights are not finite after step {step}: the run diverged",
-        "Lower learning_rate, or lora_alpha, or raise warmup_steps.",
-    )

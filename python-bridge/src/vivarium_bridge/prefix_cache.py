@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import _wire as wire
-from .prefix_files import PrefixFiles
+from .prefix_files import HEADER_BYTES, PrefixFiles
 from .ram import available_bytes
 
 SCHEMA_VERSION = 1
@@ -35,8 +35,16 @@ class PrefixCache:
     left does, the oldest first.
     """
 
-    def __init__(self, base_sha256: str, max_bytes: int, folder: Path, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        base_sha256: str,
+        max_bytes: int,
+        folder: Path,
+        warn: Callable[[str], None],
+        ram_share: float = RAM_SHARE,
+    ) -> None:
         self._base_sha256 = base_sha256
+        self._ram_share = ram_share
         self._max_bytes = max_bytes
         self._files = PrefixFiles(folder, warn)
         self._memory: dict[tuple[str, str], Any] = {}
@@ -100,11 +108,13 @@ class PrefixCache:
         size = hidden.nbytes
         while self._memory_bytes + size > self._ram_limit() and self._drop_stale():
             pass
+        is_for_disk = self._memory_bytes + size > self._ram_limit()
+        size += HEADER_BYTES if is_for_disk else 0
         while self._memory_bytes + self._files.bytes + size > self._max_bytes and self._drop_stale():
             pass
         if not self._files.shrink(self._max_bytes - self._memory_bytes - size):
             return
-        if self._memory_bytes + size > self._ram_limit():
+        if is_for_disk:
             self._files.write(space, row, hidden)
             return
         self._memory[space, row] = hidden.detach().cpu().contiguous()
@@ -122,7 +132,7 @@ class PrefixCache:
         """Bytes that memory may hold at this moment."""
         now = time.monotonic()
         if now - self._ram_checked_at >= RAM_CHECK_SECONDS:
-            self._ram_bytes = int(RAM_SHARE * (available_bytes() + self._memory_bytes))
+            self._ram_bytes = int(self._ram_share * (available_bytes() + self._memory_bytes))
             self._ram_checked_at = now
         return min(self._ram_bytes, self._max_bytes)
 

@@ -19,6 +19,8 @@ SPACE_NAME = re.compile(r"[0-9a-f]{64}")
 TENSOR_NAME = "hidden_states"
 SAFETENSORS_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
 """Source: safetensors ``bindings/python/py_src/safetensors/torch.py``, ``_TYPES``."""
+HEADER_BYTES = 512
+"""Of every entry, so that its size is known before it is written."""
 RESCAN_SECONDS = 60.0
 """Other processes write into and remove from the same folder: its size is measured anew after so long."""
 RESERVED_BYTES = 2**30
@@ -142,7 +144,7 @@ class PrefixFiles:
 def encode_header(space: str, row: str, dtype: Any, shape: tuple[int, ...], sha256: str) -> bytes:
     """The one header that an entry may have: comparing it compares key, dtype, shape and hash at once.
 
-    Source: safetensors README, "Format": the length in 8 bytes, JSON padded with spaces to 8 bytes, the data.
+    Source: safetensors README, "Format": the length in 8 bytes, JSON that may end in spaces, the data.
     """
     size = dtype.itemsize
     for length in shape:
@@ -156,7 +158,7 @@ def encode_header(space: str, row: str, dtype: Any, shape: tuple[int, ...], sha2
         },
     }
     text = json.dumps(content, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text = text.ljust(HEADER_BYTES - 8)
     return len(text).to_bytes(8, "little") + text
 
 
