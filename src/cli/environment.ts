@@ -4,7 +4,7 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HashCache } from "../artifacts/hash.ts";
 import { bridgeDigest, ensureBridge } from "../bridge/environment.ts";
-import { listGpus } from "../bridge/machine.ts";
+import { computeCapability, listGpus } from "../bridge/machine.ts";
 import { codeRevision } from "../bridge/revision.ts";
 import { DriverError } from "../errors.ts";
 import type { CacheWish } from "../phases/train/cohorts.ts";
@@ -52,6 +52,7 @@ export function gpuWish(): boolean {
 export async function makeWorkspace(folder: string, io: Io): Promise<Workspace & { num_threads: number }> {
   checkFolder(folder);
   const home = vivariumHome();
+  const cuda = (await listGpus()).length > 0 && process.env.CUDA_VISIBLE_DEVICES !== "";
   let python: Promise<string> | undefined;
   return {
     home,
@@ -60,7 +61,8 @@ export async function makeWorkspace(folder: string, io: Io): Promise<Workspace &
     hashes: new HashCache(join(home, "hashes.jsonl")),
     code: await codeRevision(PACKAGE_ROOT, packageVersion()),
     num_threads: io.options.threads ?? availableParallelism(),
-    cuda: (await listGpus()).length > 0 && process.env.CUDA_VISIBLE_DEVICES !== "",
+    cuda,
+    compute_capability: cuda ? await computeCapability() : null,
     gpu: gpuWish(),
     engine: `node-llama-cpp ${engineVersion()}, gpu ${gpuWish() ? "on" : "off"}`,
     bridge: bridgeDigest(),

@@ -23,6 +23,8 @@ export interface Workspace {
   readonly bridge: string;
   /** Whether the bridge trains on a CUDA device. */
   readonly cuda: boolean;
+  /** Of that device, e.g. 9; null where it is not known. */
+  readonly compute_capability: number | null;
   /** Whether llama.cpp may put layers on a GPU. */
   readonly gpu: boolean;
   /** The bridge's interpreter; the environment is installed on the first call. */

@@ -43,6 +43,7 @@ export function planRun(wish: RunWish, workspace: Workspace): TrainingRun {
   checkTraining(resolved, {
     recipes: wish.recipes,
     cuda: workspace.cuda,
+    compute_capability: workspace.compute_capability,
     has_eval_data: eval_data !== null,
     has_kl_data: kl_data !== null,
   });

@@ -152,6 +152,8 @@ class Director {
     else if (event.type === "run_start") this.begin(event.index);
     else if (event.type === "failure" || event.type === "train_result") return;
     else await this.#current?.recorder.handle(event);
+    if (event.type === "train_start" && this.#workspace.cuda && event.device.startsWith("cpu"))
+      this.#current?.slot.context.warn("a GPU is there but torch does not see it: training runs on the CPU");
     if (event.type === "run_result") await this.#finish();
   }
 

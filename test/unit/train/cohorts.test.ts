@@ -15,7 +15,13 @@ const ROOT = resolve(import.meta.dirname, "../../..");
 const home = mkdtempSync(join(tmpdir(), "vivarium-test-"));
 const workspace: Workspace = {
   ...{ home, runs_dir: join(home, "runs"), evals_dir: join(home, "evals"), num_threads: 1, engine: "", bridge: "" },
-  ...{ hashes: new HashCache(join(home, "hashes.jsonl")), cuda: false, gpu: false, python: async () => "python" },
+  ...{
+    hashes: new HashCache(join(home, "hashes.jsonl")),
+    cuda: false,
+    compute_capability: null,
+    gpu: false,
+    python: async () => "python",
+  },
   code: { version: "0", revision: null, dirty: null },
 };
 const cache = (mode: CacheWish["mode"]): CacheWish => ({ mode, max_bytes: 1e9, dir: join(home, "prefix") });
