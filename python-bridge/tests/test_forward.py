@@ -81,7 +81,7 @@ def test_logits_far_from_zero_do_not_overflow():
     loss = Head(model).cross_entropy(hidden, torch.tensor([0, 1]))
     loss.backward()
     assert torch.isfinite(loss)
-    assert torch.isfinite(hidden.grad).all()
+    assert hidden.grad is not None and torch.isfinite(hidden.grad).all()
 
 
 def test_a_trained_or_adapted_output_layer_is_left_to_autograd():

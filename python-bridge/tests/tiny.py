@@ -1,6 +1,7 @@
 """Tiny random models, rows of random tokens, and a training loop that shares nothing with the bridge's."""
 
 import random
+from typing import Any
 
 import torch
 
@@ -47,7 +48,7 @@ def training(**changes) -> wire.TrainingArguments:
     return wire.TrainingArguments(**{**values, **changes})
 
 
-def causal_lm(kind: str = "qwen3", **changes):
+def causal_lm(kind: str = "qwen3", **changes) -> Any:
     """A frozen random model in evaluation mode, always the same."""
     from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -77,7 +78,7 @@ def causal_lm(kind: str = "qwen3", **changes):
     return model.requires_grad_(False).eval()
 
 
-def adapted(model, *, warm: bool = True, **lora):
+def adapted(model, *, warm: bool = True, **lora) -> Any:
     """Put LoRA on a model; ``warm``: B is random, so that the adapter does something from the start."""
     from peft import LoraConfig, get_peft_model
 
@@ -119,7 +120,7 @@ def run(loop: Loop, steps: int = 4):
     return [loop.run_step(step, Cancellation()) for step in range(steps)]
 
 
-def weights(loop: Loop):
+def weights(loop: Loop) -> torch.Tensor:
     """All trained weights as one vector."""
     return torch.cat([parameter.detach().flatten() for parameter in loop.parameters.values()])
 
@@ -148,7 +149,7 @@ def plain_batch(rows: list[TokenRow]):
     return ids, mask, labels
 
 
-def plain_loss(model, rows: list[TokenRow]):
+def plain_loss(model, rows: list[TokenRow]) -> Any:
     """Sum of cross entropies from the logits of the whole model."""
     ids, mask, labels = plain_batch(rows)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
