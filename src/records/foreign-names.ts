@@ -28,7 +28,10 @@ const FOREIGN: readonly [names: string, advice: string][] = [
   ["output_dir overwrite_output_dir", "Results go to runs/ below --dir."],
   ["run_name finetuned_model_id", "Name the run with --name."],
   ["eval_strategy evaluation_strategy evaluation_steps do_eval", "Use eval_steps; 0 means never."],
-  ["per_device_eval_batch_size eval_accumulation_steps", "Leave it out: held-out rows are computed one by one."],
+  [
+    "per_device_eval_batch_size eval_accumulation_steps",
+    "Leave it out: held-out rows are computed in batches of per_device_train_batch_size.",
+  ],
   ["save_strategy save_total_limit save_only_model", "Use save_steps and save_at_steps; every checkpoint is kept."],
   ["load_best_model_at_end metric_for_best_model greater_is_better", "Choose a checkpoint afterwards: all are kept."],
   ["resume_from_checkpoint ignore_data_skip", "Leave it out: the same command goes on where a run stopped."],

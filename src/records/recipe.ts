@@ -18,7 +18,9 @@ const Range = z
  */
 export const Recipe = z
   .strictObject({
-    finetuning_type: z.enum(["lora", "full"]).describe("full trains all weights and ignores the LoRA names"),
+    finetuning_type: z
+      .enum(["lora", "full"])
+      .describe("full trains all weights; the LoRA names of a recipe before it do not count"),
     ...lora,
     layers_to_transform: z.union([layers_to_transform, z.enum(["mid", "all"]), z.int().nonnegative()]),
     ...Rendering.shape,

@@ -94,6 +94,26 @@ eval:
     expect(adapter(alone.run, 6).equals(adapter(member, 6))).toBe(true);
   });
 
+  test("that diverges does not stop the others of its process, and fails with its own code", async () => {
+    using sandbox = new Sandbox();
+    const data = fewRows(sandbox);
+    const values = "recipe: nano-rank1, max_steps: 4, save_at_steps: []";
+    writeFileSync(
+      sandbox.path("wild.yaml"),
+      `name: wild
+base_model: nano
+runs:
+  wild: {data: ${data}, ${values}, optim: sgd, learning_rate: 1.0e+30, max_grad_norm: 0}
+  calm: {data: ${data}, ${values}}
+eval: {questions: [open-values], samples: 1, judge: nano-rule}
+`,
+    );
+    const outcome = await sandbox.run("run", "wild.yaml", "--jobs", "1");
+    expect(outcome.code).toBe(1);
+    expect(outcome.stderr).toMatch(/TRAIN_FAILED: .* not finite after step 2/);
+    expect(outcome.stderr).toContain("+ train calm");
+  });
+
   test("shows what it trained, held rows out, and proves what it saved", async () => {
     using sandbox = new Sandbox();
     const trained = await sandbox.json<Trained>(

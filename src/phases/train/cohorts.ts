@@ -7,6 +7,7 @@ import { splitLayer } from "./plan.ts";
 export interface CacheWish {
   /** `auto`: where a row will be seen twice. */
   mode: "auto" | "on" | "off";
+  /** Of all processes together. */
   max_bytes: number;
   dir: string;
 }
@@ -25,12 +26,15 @@ export function formCohorts(
   runs: readonly TrainingRun[],
   options: { jobs: number; cache: CacheWish },
 ): PlannedCohort[] {
-  const groups = groupBy(runs, (run) => groupKey(run, cached(run, runs, options.cache)));
-  return [...groups.values()].flatMap((group) => {
-    const [first] = group as [TrainingRun];
-    const { max_bytes, dir } = options.cache;
-    const prefix_cache = { enabled: cached(first, runs, options.cache), max_bytes, dir };
-    return share(group, options.jobs).map((members) => ({ runs: members, prefix_cache }));
+  const { dir } = options.cache;
+  const is_cached = (run: TrainingRun) => cached(run, runs, options.cache);
+  const groups = groupBy(runs, (run) => groupKey(run, is_cached(run)));
+  const cohorts = [...groups.values()].flatMap((group) => share(group, options.jobs));
+  const filling = cohorts.filter(([first]) => first !== undefined && is_cached(first)).length;
+  const max_bytes = Math.floor(options.cache.max_bytes / Math.max(1, Math.min(options.jobs, filling)));
+  return cohorts.map((members) => {
+    const [first] = members as [TrainingRun];
+    return { runs: members, prefix_cache: { enabled: is_cached(first), max_bytes, dir } };
   });
 }
 
@@ -40,7 +44,10 @@ function groupKey({ planned, staged }: TrainingRun, is_cached: boolean): string 
   return JSON.stringify([staged.sha256, training.dtype, training.load_in_4bit, is_cached, alone]);
 }
 
-/** True when the hidden states that enter the lowest trained layer will be needed again: in this run or in another. */
+/**
+ * True when the hidden states that enter the lowest trained layer will be needed again: in this run or in another. How
+ * many processes there are is not asked: a result must not depend on it, and filling costs no more than not filling.
+ */
 function cached(run: TrainingRun, all: readonly TrainingRun[], { mode }: CacheWish): boolean {
   if (splitLayer(run.staged, run.planned.config.lora) === 0) return false;
   if (mode !== "auto") return mode === "on";

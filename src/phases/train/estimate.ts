@@ -121,7 +121,7 @@ const scale = ({ tokens, pairs, targets }: Tokens, factor: number): Tokens => ({
   targets: targets * factor,
 });
 
-/** The longest rows that can meet in one micro-batch; the engine probes with the same before it begins. */
+/** The longest rows that can meet in one micro-batch; an upper bound of what the engine probes with. */
 export function largestBatch(
   rows: readonly RowCounts[],
   training: Pick<TrainingArguments, "per_device_train_batch_size" | "batching">,

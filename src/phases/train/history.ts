@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import type { ModelConfig } from "../../formats/model-config.ts";
-import { CacheUse } from "../../protocol/wire.ts";
+import { CacheUse } from "../../protocol/training.ts";
 import { MetricsRow, RunConfig } from "../../records/run.ts";
 import type { MeasuredSpeed } from "./estimate.ts";
 import { passFlops } from "./estimate-flops.ts";

@@ -8,6 +8,7 @@ import type { PlannedRun } from "../../pipeline/handles.ts";
 import type { UnitContext } from "../../pipeline/unit.ts";
 import type { ChildEvent, RunResult, TrainStart, TrainStep } from "../../protocol/wire.ts";
 import type { FileEntry } from "../../records/manifest.ts";
+import { trainRows } from "../../records/recipe.ts";
 import { HeldOutRow, MetricsRow } from "../../records/run.ts";
 import { compareData, type ExpectedData } from "./data.ts";
 import { describeStart, describeStep } from "./words.ts";
@@ -73,6 +74,9 @@ export class Recorder {
     const { steps } = this.#run.config;
     if (event.max_steps !== steps)
       throw new DriverError("INTERNAL", `The bridge counts ${event.max_steps} steps: expected ${steps}`);
+    const rows = trainRows(this.#run.config.training.test_size, this.#run.config.data.rows);
+    if (event.train_rows !== rows)
+      throw new DriverError("INTERNAL", `The bridge trains on ${event.train_rows} rows: expected ${rows}`);
     this.started = event;
     this.#context.note(describeStart(event));
     const metrics = join(this.#run.dir, METRICS_FILE);

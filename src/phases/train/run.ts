@@ -2,22 +2,20 @@ import { copyFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic, writeJsonAtomic } from "../../artifacts/atomic.ts";
 import { lockFolder } from "../../artifacts/lock.ts";
-import { outputsExist, readManifest, writeManifest } from "../../artifacts/manifest.ts";
+import { outputsExist, readManifest } from "../../artifacts/manifest.ts";
 import { bridgeCommand } from "../../bridge/environment.ts";
 import { runJob } from "../../bridge/session.ts";
-import { DriverError } from "../../errors.ts";
+import { DriverError, type ErrorCode } from "../../errors.ts";
 import type { PlannedRun, TrainingRun } from "../../pipeline/handles.ts";
 import type { CohortMember, WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
-import type { ChildEvent, Hello, TrainJob, TrainRun } from "../../protocol/wire.ts";
+import type { TrainJob, TrainRun } from "../../protocol/wire.ts";
 import { describeTargets } from "../../records/lora.ts";
-import type { FileEntry } from "../../records/manifest.ts";
 import { type CacheWish, formCohorts, type PlannedCohort } from "./cohorts.ts";
-import { type PreparedData, RowCache } from "./data.ts";
-import { runManifest } from "./manifest.ts";
+import { RowCache } from "./data.ts";
+import { Director, type Member } from "./director.ts";
 import { previewOf } from "./preview.ts";
 import { Recorder } from "./recorder.ts";
-import { describeProofs } from "./words.ts";
 
 export const checkpointDir = (run: PlannedRun, step: number): string => join(run.dir, `checkpoint-${step}`);
 
@@ -57,15 +55,6 @@ function trainUnit({ planned, staged, data }: TrainingRun): WorkUnit {
   };
 }
 
-/** One run of a cohort while it is trained. */
-interface Member {
-  run: TrainingRun;
-  slot: CohortMember;
-  data: PreparedData;
-  recorder: Recorder;
-  started_ms: number;
-}
-
 async function trainCohort(
   { runs, prefix_cache }: PlannedCohort,
   slots: readonly CohortMember[],
@@ -84,22 +73,53 @@ async function trainCohort(
       await writeJsonAtomic(join(run.planned.dir, "config.json"), run.planned.config);
       await writeFileAtomic(join(run.planned.dir, "preview.html"), previewOf(run, data));
     }
-    await trainMembers(members, prefix_cache, workspace);
+    await trainAll(members, prefix_cache, workspace);
   } finally {
     for (const { recorder } of members) await recorder.close();
     for (const lock of held) await lock[Symbol.asyncDispose]();
   }
 }
 
+/** What a run can do wrong by itself; anything else would meet the next run, too. */
+const OWN_FAILURES: readonly ErrorCode[] = ["TRAIN_FAILED", "DATA_INVALID"];
+
+/**
+ * Trains all members. One that fails by itself, as a run that diverges, does not take along those after it.
+ *
+ * @throws the first failure, once the others are done.
+ */
+async function trainAll(
+  members: readonly Member[],
+  prefix_cache: TrainJob["prefix_cache"],
+  workspace: Workspace,
+): Promise<void> {
+  let failure: unknown;
+  for (let rest = members; rest.length > 0; ) {
+    const director = new Director(rest, workspace);
+    try {
+      await trainMembers(rest, director, prefix_cache, workspace);
+      break;
+    } catch (error) {
+      const position = director.position;
+      const is_own = error instanceof DriverError && OWN_FAILURES.includes(error.code);
+      if (!is_own || position === undefined) throw failure ?? error;
+      failure ??= error;
+      rest[position]?.slot.context.warn(error.message);
+      rest = rest.slice(position + 1);
+    }
+  }
+  if (failure !== undefined) throw failure;
+}
+
 async function trainMembers(
   members: readonly Member[],
+  director: Director,
   prefix_cache: TrainJob["prefix_cache"],
   workspace: Workspace,
 ): Promise<void> {
   const [{ run: first, slot }] = members as [Member, ...Member[]];
   const log_dir = join(first.planned.dir, "logs");
   const python = await workspace.python();
-  const director = new Director(members, workspace);
   try {
     director.begin(0); // the first waits for the imports, too
     await runJob(
@@ -133,73 +153,6 @@ function runJobOf({ planned, data, eval_data, kl_data }: TrainingRun): TrainRun 
     kl_dataset_file: kl_data?.file ?? null,
     ...{ chat_template_kwargs, rendering, lora, training },
   };
-}
-
-/** Sends each event to the member that it is about, and finishes members one by one. */
-class Director {
-  readonly #members: readonly Member[];
-  readonly #workspace: Workspace;
-  #hello: Hello | undefined;
-  #current: Member | undefined;
-
-  constructor(members: readonly Member[], workspace: Workspace) {
-    this.#members = members;
-    this.#workspace = workspace;
-  }
-
-  async handle(event: ChildEvent): Promise<void> {
-    if (event.type === "hello") this.#hello = event;
-    else if (event.type === "run_start") this.begin(event.index);
-    else if (event.type === "failure" || event.type === "train_result") return;
-    else await this.#current?.recorder.handle(event);
-    if (event.type === "train_start" && this.#workspace.cuda && event.device.startsWith("cpu"))
-      this.#current?.slot.context.warn("a GPU is there but torch does not see it: training runs on the CPU");
-    if (event.type === "run_result") await this.#finish();
-  }
-
-  begin(index: number): void {
-    const member = this.#members[index];
-    if (member !== undefined && member === this.#current) return;
-    if (member === undefined || this.#current !== undefined)
-      throw new DriverError("BRIDGE_PROTOCOL", `The bridge began run ${index} out of turn`);
-    this.#current = member;
-    member.started_ms = performance.now();
-    member.slot.started();
-  }
-
-  async #finish(): Promise<void> {
-    const member = this.#current;
-    const result = member?.recorder.result;
-    if (member === undefined || result === undefined || this.#hello === undefined)
-      throw new DriverError("BRIDGE_PROTOCOL", "The bridge ended a run that it had not begun");
-    await member.recorder.close();
-    checkCheckpoints(member.run.planned, member.recorder.files);
-    const manifest = await runManifest({
-      run: member.run,
-      workspace: this.#workspace,
-      hello: this.#hello,
-      expected: member.data.expected,
-      recorder: member.recorder,
-      result,
-      cohort: this.#members.length,
-      wall_seconds: (performance.now() - member.started_ms) / 1000,
-    });
-    await writeManifest(join(member.run.planned.dir, "manifest.json"), manifest);
-    member.slot.context.note(describeProofs(result));
-    this.#current = undefined;
-    member.slot.finished();
-  }
-}
-
-function checkCheckpoints(run: PlannedRun, files: readonly FileEntry[]): void {
-  const missing = run.config.checkpoints.filter(
-    (step) => !files.some((file) => file.path.startsWith(`checkpoint-${step}/`)),
-  );
-  if (missing.length > 0)
-    throw new DriverError(
-      "TRAIN_FAILED",
-      `Training ended without checkpoints: expected steps ${missing.join(", ")}, got none of them`,
-    );
 }
 
 /** One process wrote one log; each run's folder gets it. */
