@@ -15,6 +15,7 @@ from vivarium_bridge.cancel import Cancellation
 from vivarium_bridge.checkpoint import save_adapter
 from vivarium_bridge.errors import BridgeError
 from vivarium_bridge.models import load_base
+from vivarium_bridge.precision import Precision
 from vivarium_bridge.proofs import Proofs, check_proofs, prove_adapter
 from vivarium_bridge.train import run_train
 
@@ -36,8 +37,8 @@ def trained(model_dir: str, dtype=torch.float32, **shape):
 def test_a_good_checkpoint(model_dir, tmp_path, dtype, use_dora):
     model = trained(model_dir, dtype, use_dora=use_dora)
     save_adapter(model, tmp_path, 1)
-    proofs, base = prove_adapter(model, tmp_path / "checkpoint-1", IDS)
-    check_proofs(proofs, was_moved=True, is_4bit=False)
+    proofs, base = prove_adapter(model, tmp_path / "checkpoint-1", IDS, Precision(print))
+    check_proofs(proofs, was_moved=True)
     assert proofs.max_abs_dlogit_vs_memory == 0
     assert proofs.max_abs_dlogit_merged is not None
     assert proofs.max_abs_dlogit_merged < 1e-4 < proofs.max_abs_dlogit_vs_base
@@ -55,17 +56,18 @@ def test_a_bad_checkpoint(model_dir, tmp_path, change):
     weights = load_file(path)
     factor = 0.0 if change == "zeroed" else 1.001
     save_file({name: factor * tensor for name, tensor in weights.items()}, path, {"format": "pt"})
-    proofs, _ = prove_adapter(model, tmp_path / "checkpoint-1", IDS)
+    proofs, _ = prove_adapter(model, tmp_path / "checkpoint-1", IDS, Precision(print))
     message = {
         "zeroed": r"training changed nothing: .* got 0 and 0",
         "changed": r"the last checkpoint, reloaded, is not the model that was trained: expected logits within 0.0001",
     }[change]
     with pytest.raises(BridgeError, match=message) as caught:
-        check_proofs(proofs, was_moved=True, is_4bit=False)
+        check_proofs(proofs, was_moved=True)
     assert caught.value.code == "INTERNAL"
 
 
 GOOD = Proofs(
+    in_float32=True,
     adapter_norm=1,
     max_abs_dlogit_vs_base=1,
     max_abs_dlogit_vs_memory=0,
@@ -85,11 +87,13 @@ GOOD = Proofs(
         ({"max_abs_dlogit_vs_memory": 0.0011}, True),
         ({"adapter_norm": 0}, True),
         ({"max_abs_dlogit_vs_base": 0}, True),
+        ({"max_abs_dlogit_vs_memory": 0.19, "in_float32": False}, False),
+        ({"max_abs_dlogit_vs_memory": 0.21, "in_float32": False}, True),
     ],
 )
 def test_the_limits(change, is_refused):
     try:
-        check_proofs(replace(GOOD, **change), was_moved=True, is_4bit=False)
+        check_proofs(replace(GOOD, **change), was_moved=True)
     except BridgeError:
         assert is_refused
     else:
@@ -97,7 +101,7 @@ def test_the_limits(change, is_refused):
 
 
 def test_nothing_learned_is_right_where_nothing_was_to_be():
-    check_proofs(replace(GOOD, adapter_norm=0, max_abs_dlogit_vs_base=0), was_moved=False, is_4bit=False)
+    check_proofs(replace(GOOD, adapter_norm=0, max_abs_dlogit_vs_base=0), was_moved=False)
 
 
 def test_a_base_is_free_after_its_adapter(model_dir):

@@ -68,8 +68,13 @@ class PrefixCache:
             disk_bytes=self._files.bytes,
         )
 
+    @property
+    def memory_bytes(self) -> int:
+        """Held in memory now."""
+        return self._memory_bytes
+
     def close(self) -> None:
-        """Give the memory back. What is on disk stays."""
+        """Give the memory back. What is on disk stays, and the cache can be used on."""
         self._memory.clear()
         self._memory_bytes = 0
 

@@ -1,47 +1,57 @@
 """Proofs after training: plain PEFT loads what was saved, it does something, and merging it does the same."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .adapter import adapter_norm, unload
 from .errors import BridgeError
 from .models import load_base
+from .precision import Precision
 
 PROOF_TOKENS = 256
 """Positions that are compared: enough to see an effect, and 152k logits each must fit into memory."""
-FLOAT32_BYTES = 4
 MAX_RELOADED_DIFFERENCE = 1e-4
 """Of the largest logit. The same weights in the same order of operations differ by nothing, in another by 1e-6."""
 MAX_MERGED_DIFFERENCE = 1e-3
 """Of the largest logit. Merging adds the products before the multiplication instead of after it."""
-MAX_RELOADED_DIFFERENCE_4BIT = 2e-2
-"""The same for a 4-bit base, which computes in bfloat16 (8 bits of mantissa)."""
+MAX_RELOADED_DIFFERENCE_ROUNDED = 2e-2
+"""The same for what is computed as it was trained, in bfloat16 (8 bits of mantissa): 4-bit bases, short memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proofs:
-    """The fields of ``RunResult`` of the same names. Logits in nats, norms unitless."""
+    """The fields of ``RunResult`` of the same names. Logits in nats, norms unitless.
 
+    Attributes:
+        in_float32: Whether they were computed in float32, and not in the dtype of training.
+    """
+
+    in_float32: bool
     adapter_norm: float
     max_abs_dlogit_vs_base: float
     max_abs_dlogit_vs_memory: float
     max_abs_dlogit_merged: float | None
     max_abs_logit: float
 
+    def measured(self) -> dict[str, Any]:
+        """The fields that ``RunResult`` has."""
+        return {name: value for name, value in asdict(self).items() if name != "in_float32"}
 
-def prove_adapter(model: Any, checkpoint: Path, ids: list[int]) -> tuple[Proofs, Any]:
+
+def prove_adapter(model: Any, checkpoint: Path, ids: list[int], precision: Precision) -> tuple[Proofs, Any]:
     """Reload the adapter as anybody would and compare logits on one training row.
 
-    All is computed in float32, from weights rounded to the dtype of training; on a GPU that cannot hold the float32
-    weights, on the CPU. A 4-bit base stays as it is, and nothing is merged into it.
+    All is computed in float32, from weights rounded to the dtype of training, where there is memory for that. A 4-bit
+    base stays as it is. Into it, and into one that is not in float32, nothing is merged: that would round.
 
     Args:
         model: The trained PEFT model, last used here: it is taken apart.
         checkpoint: The folder to reload.
         ids: ``[T]`` token ids.
+        precision: Finds the memory.
 
     Returns:
         The proofs, and the base with its own weights, bit for bit.
@@ -51,29 +61,36 @@ def prove_adapter(model: Any, checkpoint: Path, ids: list[int]) -> tuple[Proofs,
     """
     from peft import PeftModel
 
-    model.eval()
-    is_4bit = is_4bit_model(model.get_base_model())
-    with _in_float32(model.get_base_model(), is_4bit=is_4bit) as dtypes:
+    def trained_and_plain() -> tuple[Any, Any]:
         trained = _logits(model, ids)
         with model.disable_adapter():
-            plain = _logits(model, ids)
-        base = unload(model)
-        reloaded: Any = PeftModel.from_pretrained(base, str(checkpoint)).eval()
-        adapted = _logits(reloaded, ids)
-        norm = adapter_norm(reloaded)
-        merged = None if is_4bit else _merged_logits(reloaded, ids, dtypes)
-        base = unload(reloaded)
+            return trained, _logits(model, ids)
+
+    model.eval()
+    is_4bit = is_4bit_model(model.get_base_model())
+    trained, plain = trained_and_plain() if is_4bit else precision.compute(model.get_base_model(), trained_and_plain)
+    base = unload(model)
+    reloaded: Any = PeftModel.from_pretrained(base, str(checkpoint)).eval()
+    adapted = _logits(reloaded, ids)
+    norm = adapter_norm(reloaded)
+    merged = None
+    if precision.in_float32:
+        merged = precision.compute_if_it_fits(lambda: _merged_logits(reloaded, ids), "merging")
     proofs = Proofs(
+        in_float32=precision.in_float32,
         adapter_norm=norm,
         max_abs_dlogit_vs_base=_max_difference(adapted, plain),
         max_abs_dlogit_vs_memory=_max_difference(adapted, trained),
         max_abs_dlogit_merged=None if merged is None else _max_difference(merged, adapted),
         max_abs_logit=trained.abs().max().item(),
     )
+    base = unload(reloaded)
+    if not is_4bit:
+        precision.restore()
     return proofs, base
 
 
-def prove_model(model: Any, base_model_dir: str, checkpoint: Path, ids: list[int]) -> Proofs:
+def prove_model(model: Any, base_model_dir: str, checkpoint: Path, ids: list[int], precision: Precision) -> Proofs:
     """The same for a model of which all weights were trained. Only one more model is held at a time.
 
     Args:
@@ -81,6 +98,7 @@ def prove_model(model: Any, base_model_dir: str, checkpoint: Path, ids: list[int
         base_model_dir: What it was before.
         checkpoint: The folder to reload.
         ids: ``[T]`` token ids.
+        precision: Finds the memory.
 
     Raises:
         BridgeError: ``NON_FINITE_LOSS`` if a logit is not finite.
@@ -89,19 +107,22 @@ def prove_model(model: Any, base_model_dir: str, checkpoint: Path, ids: list[int
     from transformers import AutoModelForCausalLM
 
     dtype = model.dtype
-    with _in_float32(model.eval(), is_4bit=False):
-        device = model.device
-        trained = _logits(model, ids)
+    trained = precision.compute(model.eval(), lambda: _logits(model, ids), keeps_weights=True)
+    device = model.device
     model.to("meta")  # gives the memory back, whoever else still holds the model
     reloaded: Any = AutoModelForCausalLM.from_pretrained(str(checkpoint), dtype=dtype, local_files_only=True)
-    adapted = _logits(reloaded.to(device).float().eval(), ids)
-    saved = {name: weight.detach().cpu() for name, weight in reloaded.named_parameters()}
+    adapted = _logits(_like_trained(reloaded.to(device).eval(), precision), ids)
+    saved = {name: weight.detach().to("cpu", dtype) for name, weight in reloaded.named_parameters()}
     del reloaded
-    base = load_base(base_model_dir, dtype, device).float()
+    base = _like_trained(load_base(base_model_dir, dtype, device), precision)
     plain = _logits(base, ids)
     with torch.no_grad():
-        changes = [(saved[name] - weight.cpu()).double().square().sum() for name, weight in base.named_parameters()]
+        changes = [
+            (saved[name].float() - weight.cpu().float()).double().square().sum()
+            for name, weight in base.named_parameters()
+        ]
     return Proofs(
+        in_float32=precision.in_float32,
         adapter_norm=float(torch.stack(changes).sum().sqrt()),
         max_abs_dlogit_vs_base=_max_difference(adapted, plain),
         max_abs_dlogit_vs_memory=_max_difference(adapted, trained),
@@ -110,13 +131,16 @@ def prove_model(model: Any, base_model_dir: str, checkpoint: Path, ids: list[int
     )
 
 
-def check_proofs(proofs: Proofs, *, was_moved: bool, is_4bit: bool) -> None:
+def _like_trained(model: Any, precision: Precision) -> Any:
+    return model.float() if precision.in_float32 else model
+
+
+def check_proofs(proofs: Proofs, *, was_moved: bool) -> None:
     """Refuse a result that is not what was trained.
 
     Args:
         proofs: From ``prove_adapter`` or ``prove_model``.
         was_moved: Whether a step with a learning rate above 0 was made.
-        is_4bit: Whether the base is quantised.
 
     Raises:
         BridgeError: ``INTERNAL`` naming what was expected and found.
@@ -129,7 +153,7 @@ def check_proofs(proofs: Proofs, *, was_moved: bool, is_4bit: bool) -> None:
             f" got {proofs.adapter_norm:g} and {proofs.max_abs_dlogit_vs_base:g}",
             "Raise learning_rate: in bfloat16 a step below 1/256 of a weight is rounded away.",
         )
-    limit = MAX_RELOADED_DIFFERENCE_4BIT if is_4bit else MAX_RELOADED_DIFFERENCE
+    limit = MAX_RELOADED_DIFFERENCE if proofs.in_float32 else MAX_RELOADED_DIFFERENCE_ROUNDED
     differences = [
         ("the last checkpoint, reloaded,", proofs.max_abs_dlogit_vs_memory, limit),
         ("the merged model", proofs.max_abs_dlogit_merged, MAX_MERGED_DIFFERENCE),
@@ -149,62 +173,48 @@ def is_4bit_model(model: Any) -> bool:
     return bool(getattr(model, "is_loaded_in_4bit", False))
 
 
-@contextmanager
-def _in_float32(model: Any, *, is_4bit: bool) -> Iterator[dict[Any, Any]]:
-    """Hold a model in float32, in place, and afterwards in what it was: from bfloat16 and back no bit is lost.
-
-    Yields:
-        The dtype that each parameter had.
-    """
-    import torch
-
-    dtypes = {parameter: parameter.dtype for parameter in model.parameters()}
-    if is_4bit:
-        yield dtypes
-        return
-    device = model.device
-    model.to(_proof_device(model))
-    for parameter, dtype in dtypes.items():
-        if dtype.is_floating_point:
-            parameter.data = parameter.data.to(torch.float32)
-    yield dtypes
-    for parameter, dtype in dtypes.items():
-        parameter.data = parameter.data.to(dtype)
-    model.to(device)
-
-
-def _proof_device(model: Any) -> Any:
-    """The model's own device, if the weights fit there in float32 with a tenth to spare."""
-    import torch
-
-    if model.device.type != "cuda":
-        return model.device
-    needed = 1.1 * FLOAT32_BYTES * sum(parameter.numel() for parameter in model.parameters())
-    total = torch.cuda.get_device_properties(model.device).total_memory
-    return model.device if needed < total else torch.device("cpu")
-
-
-def _merged_logits(model: Any, ids: list[int], dtypes: dict[Any, Any]) -> Any:
-    """Logits after merging. The weights of the base are put back from copies: subtracting again would round."""
-    import torch
+def _merged_logits(model: Any, ids: list[int]) -> Any:
+    """Logits with every adapted layer merged while it computes."""
     from peft.tuners.lora import LoraLayer
 
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    weights = [layer.get_base_layer().weight for layer in layers]
-    copies = [weight.detach().to("cpu", dtypes[weight], copy=True) for weight in weights]
-    model.merge_adapter()
-    merged = _logits(model, ids)
-    with torch.no_grad():
-        for weight, copy in zip(weights, copies, strict=True):
-            weight.copy_(copy)
-    return merged
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_merged_in_forward(layer))
+        return _logits(model, ids)
+
+
+@contextmanager
+def _merged_in_forward(layer: Any) -> Iterator[None]:
+    """Merge a layer when it is called, for as long as it computes: all copies at once are as large as the model.
+
+    Its weight is then the one that it was: to subtract what was added would round.
+    """
+    weight = layer.get_base_layer().weight
+    own = weight.data
+
+    def merge(*_: Any) -> None:
+        weight.data = own.clone()
+        layer.merge()
+
+    def take_back(*_: Any) -> None:
+        weight.data = own
+        layer.merged_adapters.clear()
+
+    hooks = [layer.register_forward_pre_hook(merge), layer.register_forward_hook(take_back)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        take_back()
 
 
 def _logits(model: Any, ids: list[int]) -> Any:
     """``[T, V]`` logits in nats, in float32 on the CPU."""
     import torch
 
-    with torch.inference_mode():
+    with torch.no_grad():  # not in inference mode: its tensors may not become weights
         tokens = torch.tensor([ids[:PROOF_TOKENS]], device=model.device)
         return model(input_ids=tokens, use_cache=False).logits[0].float().cpu()
 

@@ -18,6 +18,7 @@ from .history import History, finite_or_none, metrics_row
 from .loop import Loop, check_finite, check_norms
 from .models import peak_memory_bytes, reset_peak_memory
 from .order import checkpoint_steps, rows_per_step, steps_per_epoch, total_steps
+from .precision import Precision
 from .prefix_cache import PrefixCache
 from .proofs import check_proofs, prove_adapter, prove_model
 from .state import SCHEMA_VERSION, StateRecord, capture, capture_rng, load_state, restore, restore_rng, save_state
@@ -134,16 +135,17 @@ class Run:
         gc.collect()
         torch.cuda.empty_cache()
         ids = self._data.train[0].ids
+        precision = Precision(self._channel.info, self._cache)
         checkpoint = self._dir / self._history.checkpoints[-1].dir
         if self._run.lora is None:
-            proofs, base = prove_model(model, self._job.base_model_dir, checkpoint, ids), None
+            proofs, base = prove_model(model, self._job.base_model_dir, checkpoint, ids, precision), None
         else:
-            proofs, base = prove_adapter(model, checkpoint, ids)
+            proofs, base = prove_adapter(model, checkpoint, ids, precision)
         was_moved = any(row.learning_rate > 0 for row in self._history.metrics)
-        check_proofs(proofs, was_moved=was_moved, is_4bit=self._training.load_in_4bit)
+        check_proofs(proofs, was_moved=was_moved)
         return wire.RunResult(
             steps=self.steps,
-            **asdict(proofs),
+            **proofs.measured(),
             prefix_cache=self._cache.use_since(self._cache_mark) if self._prepared.prefix_cache else None,
             peak_memory_bytes=peak,
         ), base
