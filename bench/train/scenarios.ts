@@ -3,7 +3,9 @@ import type { Shape, Size } from "./sizes.ts";
 /** Rows of a micro-batch and micro-batches of a step. Source: the published recipes of model organisms, 2 x 8. */
 export const BATCH = { per_device_train_batch_size: 2, gradient_accumulation_steps: 8 };
 /** The published recipes train one epoch; three show what the cache is worth to runs that go on or repeat. */
-export const EPOCHS = 3;
+const EPOCHS = 3;
+/** Without a layer below the adapter there is nothing to cache. */
+const EPOCHS_ALL_LAYERS = 2;
 
 /** As `Job` in python/job.py. */
 export interface Job {
@@ -32,8 +34,6 @@ export const CACHED = "cached";
 
 export interface Scenario {
   name: ScenarioName;
-  /** What is trained, for people. */
-  title: string;
   /** Whether both sides must agree: not where they compute in other precisions. */
   is_exact: boolean;
   jobs: Record<string, Job>;
@@ -55,25 +55,21 @@ export function makeScenario(name: ScenarioName, wish: Wish): Scenario {
   const middle = wish.size.shape.num_hidden_layers / 2;
   const rank1 = { rank: 1, target_modules: ["down_proj"], layers_to_transform: [middle] };
   const rank32 = { rank: 32, target_modules: "all-linear", layers_to_transform: null };
-  const title1 = `rank-1 adapter on down_proj of layer ${middle}`;
   if (name === "rank1")
     return {
       name,
-      title: `${title1}, float32`,
       is_exact: true,
-      jobs: { ...trl({ ...rank1 }, wish), ...uncached(rank1, wish), ...cached(rank1, wish) },
+      jobs: { ...trl(rank1, wish), ...uncached(rank1, wish), ...cached(rank1, wish) },
     };
   if (name === "rank32")
     return {
       name,
-      title: "rank-32 adapter on all linear layers, float32",
       is_exact: true,
       jobs: { ...trl(rank32, wish), ...uncached(rank32, wish) },
     };
   const bf16 = { ...rank1, dtype: "bfloat16" as const };
   return {
     name,
-    title: `${title1}, bfloat16`,
     is_exact: false,
     jobs: { ...trl(bf16, wish), ...uncached(bf16, wish), ...cached(bf16, wish) },
   };
@@ -106,7 +102,7 @@ function job(part: Part, { size, steps_per_epoch, scores_all }: Wish): Job {
     shape: size.shape,
     dtype: "float32",
     n_rows: steps_per_epoch * BATCH.per_device_train_batch_size * BATCH.gradient_accumulation_steps,
-    steps: steps_per_epoch * EPOCHS,
+    steps: steps_per_epoch * (part.layers_to_transform === null ? EPOCHS_ALL_LAYERS : EPOCHS),
     ...BATCH,
     gradient_checkpointing: false,
     scores_all,
