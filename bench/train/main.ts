@@ -83,7 +83,7 @@ async function main(): Promise<number> {
     const options = readOptions();
     const summary = await run(options);
     process.stdout.write(`${options.is_json ? JSON.stringify(summary, null, 2) : renderTable(summary)}\n`);
-    return summary.equality.passed ? 0 : 1;
+    return summary.equality.passed === false ? 1 : 0;
   } catch (error) {
     if (!(error instanceof DriverError)) throw error;
     say(`${error.code}: ${error.message}${error.hint === undefined ? "" : `\nHint: ${error.hint}`}`);

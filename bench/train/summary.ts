@@ -35,8 +35,9 @@ export interface Summary {
   rank32?: Speedup & Record<"by_length", Speedup> & Uses;
   bf16?: Record<typeof FIRST_PASS | typeof BY_LENGTH | typeof CACHED | "epochs3", Speedup> & Uses;
   /** The largest difference of all float32 scenarios; the limits and each scenario's own. */
-  equality: Equality & {
-    passed: boolean;
+  equality: { [K in keyof Equality]: number | null } & {
+    /** Null where no float32 scenario was run: bfloat16 has no limits. */
+    passed: boolean | null;
     limits: Partial<Equality>;
     scenarios: Partial<Record<ScenarioName, Equality>>;
   };
@@ -98,14 +99,18 @@ function summariseUse({ steps, done }: Measured, name: string): Use {
 
 function summariseEquality(measured: readonly Measured[]): Summary["equality"] {
   const exact = measured.filter((one) => one.scenario.is_exact).map((one) => one.equality);
-  const largest = (field: keyof Equality) => Math.max(0, ...exact.map((equality) => equality[field]));
+  const largest = (field: keyof Equality) =>
+    exact.length === 0 ? null : Math.max(...exact.map((equality) => equality[field]));
   const max_loss_diff = largest("max_loss_diff");
   const max_rel_weight_diff = largest("max_rel_weight_diff");
   return {
     max_loss_diff,
     max_rel_weight_diff,
     max_rel_update_diff: largest("max_rel_update_diff"),
-    passed: max_loss_diff <= MAX_LOSS_DIFF && max_rel_weight_diff <= MAX_REL_WEIGHT_DIFF,
+    passed:
+      max_loss_diff === null || max_rel_weight_diff === null
+        ? null
+        : max_loss_diff <= MAX_LOSS_DIFF && max_rel_weight_diff <= MAX_REL_WEIGHT_DIFF,
     limits: { max_loss_diff: MAX_LOSS_DIFF, max_rel_weight_diff: MAX_REL_WEIGHT_DIFF },
     scenarios: Object.fromEntries(measured.map((one) => [one.scenario.name, one.equality])),
   };
