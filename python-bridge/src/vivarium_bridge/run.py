@@ -131,7 +131,8 @@ class Run:
         model, device = self._model, self._model.device
         peak = peak_memory_bytes(device)
         self._syncer.close()
-        del self._loop, self._model  # the optimizer's memory is needed now
+        del self._loop, self._model  # the memory of the optimizer and of gradients is needed now
+        model.zero_grad(set_to_none=True)
         gc.collect()
         torch.cuda.empty_cache()
         ids = self._data.train[0].ids
