@@ -206,10 +206,12 @@ def test_a_full_disk_leaves_nothing_half_written(make_job, shape, limit):
     assert result["type"] == "train_result"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_all_weights_resume_bit_for_bit(make_job, tmp_path, dtype):
+@pytest.mark.parametrize(
+    "changes", [{"dtype": "float32"}, {"dtype": "bfloat16"}, {"optim": "adamw_8bit"}], ids=lambda changes: str(changes)
+)
+def test_all_weights_resume_bit_for_bit(make_job, tmp_path, changes):
     """Cancelled, then gone on with, against a run that nothing stopped."""
-    shape = {"lora": None, "learning_rate": 1e-3, "max_steps": 30, "save_steps": 10, "dtype": dtype}
+    shape = {"lora": None, "learning_rate": 1e-3, "max_steps": 30, "save_steps": 10, **changes}
     whole = make_job(run_dir=str(tmp_path / "whole"), **shape)
     BridgeProcess(whole).rest()
     job = make_job(run_dir=str(tmp_path / "stopped"), **shape)

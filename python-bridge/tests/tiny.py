@@ -157,11 +157,25 @@ def plain_loss(model, rows: list[TokenRow]) -> Any:
     return torch.nn.functional.cross_entropy(flat, labels[:, 1:].reshape(-1), ignore_index=-100, reduction="sum")
 
 
+def trainer_groups(model, arguments) -> list[tuple[float, list[torch.nn.Parameter]]]:
+    """Trained parameters by weight decay, as ``Trainer.create_optimizer`` puts them; none of no parameters."""
+    from transformers import Trainer
+
+    decayed = Trainer.get_decay_parameter_names(None, model)  # type: ignore[arg-type]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        (arguments.weight_decay, [p for name, p in trained if name in decayed]),
+        (0.0, [p for name, p in trained if name not in decayed]),
+    ]
+    return [(decay, group) for decay, group in groups if group]
+
+
 def reference_training(model, rows, batches_of_steps, arguments, rates) -> list[float]:
     """Plain PEFT, plain logits, plain AdamW: what the bridge's loop must equal. Returns the losses."""
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=arguments.weight_decay)
+    groups = [{"params": group, "weight_decay": decay} for decay, group in trainer_groups(model, arguments)]
+    optimizer = torch.optim.AdamW(groups, lr=1.0)
     losses: list[float] = []
     for batches, rate in zip(batches_of_steps, rates, strict=True):
         optimizer.zero_grad()

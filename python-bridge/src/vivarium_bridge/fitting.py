@@ -8,6 +8,7 @@ from typing import Any
 
 from . import _wire as wire
 from .errors import OUT_OF_MEMORY_TEXTS, BridgeError
+from .optim import moment_dtype
 
 Probe = Callable[[int], None]
 """Computes the longest micro-batch at some ``per_device_train_batch_size``, with its gradient."""
@@ -151,8 +152,8 @@ def reserve(optimizer: Any, parameters: dict[str, Any], training: wire.TrainingA
         held.append(torch.empty(int(FRAGMENTED_SHARE * total), dtype=torch.uint8, device=device))
     if optimizer.state or training.optim == "sgd":
         return held
-    dtype = torch.uint8 if training.optim == "adamw_8bit" else None
-    return held + [torch.empty_like(p, dtype=dtype) for p in parameters.values() for _moment in range(2)]
+    moments = [(p, moment_dtype(optimizer, p)) for p in parameters.values() for _moment in range(2)]
+    return held + [torch.empty_like(parameter, dtype=dtype) for parameter, dtype in moments]
 
 
 def _does_not_fit(training: wire.TrainingArguments, probe: Probe) -> BridgeError:

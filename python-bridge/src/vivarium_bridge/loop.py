@@ -59,7 +59,7 @@ class Loop:
     ) -> None:
         self.model = model
         self.parameters: dict[str, Any] = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = make_optimizer(self.parameters, training, model.device)
+        self.optimizer = make_optimizer(model, training)
         self._steps = steps
         self._cache = cache
         self._info = info

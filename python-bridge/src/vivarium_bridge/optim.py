@@ -2,37 +2,86 @@
 
 import importlib
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 from . import _wire as wire
 from .errors import BridgeError
 
+UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
+"""In names of parameters. Source: transformers ``Trainer.get_decay_parameter_names`` (5.23.0)."""
 
-def make_optimizer(parameters: dict[str, Any], training: wire.TrainingArguments, device: Any) -> Any:
-    """The optimizer of ``training.optim``; all parameters are decayed alike, as every LoRA matrix is by Trainer.
+
+def make_optimizer(model: Any, training: wire.TrainingArguments) -> Any:
+    """The optimizer of ``training.optim`` over the parameters that are trained.
 
     Args:
-        parameters: Trained parameters by name.
+        model: The model, perhaps with an adapter.
         training: Rates, betas and the optimizer's name.
-        device: Of the parameters.
 
     Raises:
         BridgeError: ``BAD_JOB`` if the optimizer cannot run there: another one in its place would be another run.
     """
     import torch
 
-    rate, decay = training.learning_rate, training.weight_decay
-    betas = (training.adam_beta1, training.adam_beta2)
-    trained = list(parameters.values())
+    groups = _groups(model, training.weight_decay)
+    rate, betas = training.learning_rate, (training.adam_beta1, training.adam_beta2)
     if training.optim == "sgd":
-        return torch.optim.SGD(trained, lr=rate, weight_decay=decay)
+        return torch.optim.SGD(groups, lr=rate)
     if training.optim == "adamw_8bit":
         bitsandbytes = load_bitsandbytes("adamw_8bit", "Use --set optim=adamw_torch.")
-        return bitsandbytes.optim.AdamW8bit(
-            trained, lr=rate, betas=betas, eps=training.adam_epsilon, weight_decay=decay
-        )
-    return torch.optim.AdamW(trained, lr=rate, betas=betas, eps=training.adam_epsilon, weight_decay=decay)
+        optimizer = bitsandbytes.optim.AdamW8bit(groups, lr=rate, betas=betas, eps=training.adam_epsilon)
+        _keep_embeddings_in_32_bit(optimizer, model, bitsandbytes.optim.GlobalOptimManager)
+        return optimizer
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=training.adam_epsilon)
+
+
+def moment_dtype(optimizer: Any, parameter: Any) -> Any:
+    """Of Adam's moments of a parameter; bitsandbytes' for small ones is not told apart, since they take nothing.
+
+    Args:
+        optimizer: From ``make_optimizer``.
+        parameter: One of those that it updates.
+    """
+    import torch
+
+    manager = getattr(optimizer, "mng", None)
+    if manager is None:
+        return parameter.dtype
+    return torch.float32 if id(parameter) in manager.pid2config else torch.uint8
+
+
+def _groups(model: Any, decay: float) -> list[dict[str, Any]]:
+    """Biases and norms are not decayed, all else is, every matrix and magnitude of an adapter too.
+
+    Source: transformers ``Trainer.create_optimizer`` (5.23.0).
+    """
+    import torch
+
+    norms = [f"{name}." for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)]
+    groups: dict[float, list[Any]] = {decay: [], 0.0: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_undecayed = UNDECAYED.search(name.lower()) or name.startswith(tuple(norms))
+            groups[0.0 if is_undecayed else decay].append(parameter)
+    return [{"params": group, "weight_decay": rate} for rate, group in groups.items() if group]
+
+
+def _keep_embeddings_in_32_bit(optimizer: Any, model: Any, manager: Any) -> None:
+    """Embeddings have moments in float32: 8 bits are too few for rows of which most gradients are zero.
+
+    By a manager of the optimizer's own: the global one goes by the addresses of parameters of any model, for ever.
+
+    Source: transformers ``Trainer.create_optimizer`` (5.23.0); bitsandbytes ``GlobalOptimManager`` (0.50.2).
+    """
+    import torch
+
+    optimizer.mng = object.__new__(manager)
+    optimizer.mng.initialize()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding) and module.weight.requires_grad:
+            optimizer.mng.override_config(module.weight, "optim_bits", 32)
 
 
 def load_bitsandbytes(wanted_for: str, hint: str) -> Any:
