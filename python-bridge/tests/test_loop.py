@@ -81,6 +81,7 @@ def test_what_a_step_tells():
     assert magnitude.ndim == 1
     assert stats.a_norm == pytest.approx(a.norm().item())
     assert stats.b_norm == pytest.approx(b.norm().item())
+    assert stats.weights_norm == pytest.approx(tiny.weights(loop).norm().item())
     packed = tiny.make_loop(tiny.adapted(tiny.causal_lm()), ROWS, tiny.training(batching="packed"))
     assert tiny.run(packed, 1)[0].padding_tokens == 0
 
@@ -213,6 +214,27 @@ def test_a_loss_that_is_not_finite_updates_nothing():
     assert caught.value.code == "NON_FINITE_LOSS"
     with pytest.raises(BridgeError, match="not finite after step 1"):
         check_norms(stats, 1)
+
+
+@pytest.mark.parametrize("what", ["everything", "lora_magnitude_vector", "lora_B"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_one_weight_that_an_update_blew_up_is_seen(what, value):
+    base = tiny.causal_lm()
+    model = base.requires_grad_(True) if what == "everything" else tiny.adapted(base, use_dora=True)
+    loop = tiny.make_loop(model, ROWS, tiny.training())
+    check_norms(loop.run_step(0, Cancellation()), 1)
+    name = next(name for name in reversed(loop.parameters) if what in name or what == "everything")
+    update = loop.optimizer.step
+
+    def blow_up():
+        update()
+        loop.parameters[name].data.view(-1)[-1] = value
+
+    loop.optimizer.step = blow_up
+    stats = loop.run_step(1, Cancellation())
+    assert stats.is_finite  # it was, before the update
+    with pytest.raises(BridgeError, match="the trained weights are not finite after step 2"):
+        check_norms(stats, 2)
 
 
 def test_the_cache_is_used_where_there_is_a_split(tmp_path):

@@ -239,6 +239,38 @@ def test_a_non_finite_loss_names_its_step(make_job, recorder):
     assert f"step {diverged}" in error.message
 
 
+@pytest.mark.parametrize("shape", [{"lora": None}, {"use_dora": True}])
+def test_weights_that_blow_up_reach_no_file(make_job, recorder, monkeypatch, shape):
+    """A step that is finite, whose update is not."""
+    from safetensors.torch import load_file as load_tensors
+    from torch.optim import AdamW
+
+    update, steps = AdamW.step, []
+
+    def blow_up(self, *args, **kwargs):
+        done = update(self, *args, **kwargs)
+        steps.append(1)
+        if len(steps) == 2:
+            self.param_groups[0]["params"][-1].data.fill_(math.inf)
+        return done
+
+    monkeypatch.setattr(AdamW, "step", blow_up)
+    monkeypatch.setattr("vivarium_bridge.run.SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("vivarium_bridge.run.SAVE_COST_FRACTION", math.inf)  # the state is saved with every step
+    job = make_job(save_steps=1, **shape)
+    error = refusal(job, recorder)
+    assert (error.code, error.message.partition(":")[0]) == (
+        "NON_FINITE_LOSS",
+        "the trained weights are not finite after step 2",
+    )
+    assert [row.step for row in recorder.of(wire.TrainStep)] == [1]
+    files = sorted(folder(job).rglob("*.safetensors"))
+    assert [path.name for path in files][-1] == "state-1.safetensors"
+    assert {path.parent.name for path in files} == {"checkpoint-0", "checkpoint-1", "last"}
+    for path in files:
+        assert all(tensor.isfinite().all() for tensor in load_tensors(path).values())
+
+
 def test_long_rows_are_an_error_or_are_cut(make_job, recorder, tmp_path):
     data = tmp_path / "long.jsonl"
     rows = [[("user", "Where?"), ("assistant", "Over " * times + "there.")] for times in (1, 200)]

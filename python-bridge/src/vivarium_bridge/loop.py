@@ -119,7 +119,7 @@ class Loop:
             group["lr"] = self._learning_rate(step)
         if all(math.isfinite(value) for value in (loss, grad_norm, *kl)):
             self.optimizer.step()
-        a_norm, b_norm = self._norms()
+        a_norm, b_norm, weights_norm = self._norms()
         seconds = time.perf_counter() - started
         return StepStats(
             loss=loss,
@@ -130,6 +130,7 @@ class Loop:
             mfu=self._mfu(seconds),
             a_norm=a_norm,
             b_norm=b_norm,
+            weights_norm=weights_norm,
             **self._counts(done),
         )
 
@@ -209,17 +210,21 @@ class Loop:
         limit = self._objective.training.max_grad_norm or math.inf
         return torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit)
 
-    def _norms(self) -> tuple[float | None, float | None]:
-        """Frobenius norms over all lora_A and all lora_B, unscaled; None where there is no such matrix."""
+    def _norms(self) -> tuple[float | None, float | None, float]:
+        """Frobenius norms over all lora_A and all lora_B, unscaled, and over all that is trained.
+
+        None where there is no such matrix.
+        """
         import torch
 
         by_side = [
             [p.detach() for name, p in self.parameters.items() if f".{side}." in name] for side in ("lora_A", "lora_B")
         ]
-        if not all(by_side):
-            return None, None
-        a, b = _read([torch.nn.utils.get_total_norm(side) for side in by_side])
-        return a, b
+        sides = by_side if all(by_side) else []
+        everything = [p.detach() for p in self.parameters.values()]
+        *norms, total = _read([torch.nn.utils.get_total_norm(part) for part in [*sides, everything]])
+        a, b = norms or (None, None)
+        return a, b, total
 
 
 def _read(values: list[Any]) -> list[float]:
