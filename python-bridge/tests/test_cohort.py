@@ -1,5 +1,6 @@
 """Runs that share a process: each is what it would be alone, and the base stays what it was."""
 
+import json
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -109,6 +110,28 @@ def test_a_member_that_fails_ends_the_job(make_job, make_run, recorder, tmp_path
     recorder.events.clear()
     run_train(make_job(runs=[good, after]), recorder, Cancellation())
     assert [start.resumed_from_step for start in recorder.of(wire.TrainStart)] == [4, 0]
+
+
+def test_a_member_that_diverges_keeps_its_last_good_state(make_job, make_run, recorder, tmp_path):
+    from safetensors.torch import load_file
+
+    good = make_run(run_dir=str(tmp_path / "good"))
+    wild = {"learning_rate": 1e30, "warmup_steps": 0, "max_grad_norm": 0.0, "optim": "sgd", "max_steps": 50}
+    bad = make_run(run_dir=str(tmp_path / "bad"), **wild)
+    told = []
+    for _attempt in range(2):  # it says the same of itself again
+        recorder.events.clear()
+        with pytest.raises(BridgeError) as caught:
+            run_train(make_job(runs=[good, bad]), recorder, Cancellation())
+        assert caught.value.code == "NON_FINITE_LOSS"
+        told.append(caught.value.message)
+        assert len(recorder.of(wire.RunResult)) == 1
+        last = tmp_path / "bad" / "last"
+        step = json.loads((last / "state.json").read_text())["step"]
+        assert sorted(path.name for path in last.iterdir()) == [f"state-{step}.safetensors", "state.json"]
+        assert all(tensor.isfinite().all() for tensor in load_file(last / f"state-{step}.safetensors").values())
+        assert recorder.of(wire.TrainStart)[1].resumed_from_step <= step < 50
+    assert told[0] == told[1]
 
 
 def test_a_run_keeps_the_cache_mode_it_began_in(make_job, recorder):
