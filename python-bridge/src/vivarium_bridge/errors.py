@@ -25,8 +25,18 @@ DISK_FULL_HINT = "Free some space and run again: it goes on from the last saved 
 MAX_TRACEBACK_CHARS = 20_000
 """Keeps the failure far below the longest line that the driver reads (1 MiB)."""
 
-OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
-"""How torch's CPU and CUDA allocators put it where they raise a plain RuntimeError."""
+OUT_OF_MEMORY_TEXTS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
+"""Lower-cased: how torch's CPU and CUDA allocators put it where they raise a plain RuntimeError, and how it puts it
+where cuBLAS or cuDNN finds no room for its own workspace.
+
+Source: torch ``aten/src/ATen/cuda/Exceptions.cpp`` ``_cublasGetErrorEnum``; cuDNN ``cudnnGetErrorString``.
+"""
 
 
 class BridgeError(Exception):
