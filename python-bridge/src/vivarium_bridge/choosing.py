@@ -1,13 +1,17 @@
 """Which way the losses of a run are computed: the fastest that this model is seen to reproduce."""
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from . import _wire as wire
 from .fitting import mode
 from .forward import Forward, SplitForward, WholeForward
 from .masking import TokenRow
+from .models import is_4bit_model
 from .prefix_cache import PrefixCache, PrefixSpace
 from .split import MAX_REL_DIFF, Split, causal_model, decoder_layers, split_layer
 
@@ -87,27 +91,49 @@ def _sample(rows: list[TokenRow]) -> list[TokenRow]:
 
 
 def _space(model: Any, split: Split, cache: PrefixCache) -> PrefixSpace:
-    """The part of the cache for this model and split. Bits depend on all that is named here."""
+    """The part of the cache for this model and split."""
+    import torch
+
+    hidden = split.lower(torch.tensor([[0]], device=model.device))
+    return cache.space(space_identity(model, split.layer), hidden.dtype, hidden.shape[-1])
+
+
+def space_identity(model: Any, split_layer: int) -> dict[str, Any]:
+    """All that the bits of hidden states depend on, beside the base and the row, as JSON.
+
+    Args:
+        model: A PEFT or transformers model.
+        split_layer: The layer that they enter.
+    """
     import torch
     import transformers
 
     causal = causal_model(model)
-    hidden = split.lower(torch.tensor([[0]], device=model.device))
     quantisation = getattr(causal.config, "quantization_config", None)
-    identity = {
-        "split_layer": split.layer,
+    return {
+        "split_layer": split_layer,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "attention": causal.config._attn_implementation,
         "quantisation": None if quantisation is None else str(quantisation),
+        "bitsandbytes": version("bitsandbytes") if is_4bit_model(causal) else None,
         "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _cpu_name(),
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
-    return cache.space(identity, hidden.dtype, hidden.shape[-1])
 
 
 def _cpu_name() -> str:
-    """Instruction set and threads: both change the order of sums."""
+    """Model, instruction set and threads: libraries pick kernels by the first two, and all change the order of sums."""
     import torch
 
-    return f"cpu {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
+    return f"cpu {cpu_model()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name. Source: proc_cpuinfo(5), ``model name``; elsewhere, and on ARM, what Python knows of it."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor()

@@ -148,6 +148,11 @@ def _prepare_4bit(model: Any) -> Any:
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval()
 
 
+def is_4bit_model(model: Any) -> bool:
+    """Whether the weights are quantised."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
+
+
 def load_tokenizer(model_dir: str) -> Any:
     """The model's own tokenizer with its chat template.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .adapter import adapter_norm, unload
 from .errors import BridgeError
-from .models import load_base
+from .models import is_4bit_model, load_base
 from .precision import Precision
 
 PROOF_TOKENS = 256
@@ -166,11 +166,6 @@ def check_proofs(proofs: Proofs, *, was_moved: bool) -> None:
                 f" {proofs.max_abs_logit:g}, got {found:g} off",
                 hint,
             )
-
-
-def is_4bit_model(model: Any) -> bool:
-    """Whether the weights are quantised."""
-    return bool(getattr(model, "is_loaded_in_4bit", False))
 
 
 def _merged_logits(model: Any, ids: list[int]) -> Any:
