@@ -187,7 +187,7 @@ def test_the_state_of_an_older_version_is_refused(make_job, recorder):
     del state["metrics"]
     path.write_text(json.dumps({**state, "schema_version": 1}))
     error = refusal(job, recorder)
-    assert error.message == f"{path}: not a saved state: expected schema_version 3, got 1"
+    assert error.message == f"{path}: not a saved state: expected schema_version 4, got 1"
     assert error.hint == "Remove the run's folder to train again from the start."
 
 

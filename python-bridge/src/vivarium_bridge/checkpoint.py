@@ -18,6 +18,13 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 FOLDER = re.compile(r"checkpoint-(\d+)")
 
 
+def save_checkpoint(model: Any, run_dir: Path, step: int, trained_base: str | None) -> wire.Checkpoint:
+    """``save_model`` for a base of which all weights were trained, by its folder; else ``save_adapter``."""
+    if trained_base is None:
+        return save_adapter(model, run_dir, step)
+    return save_model(model, run_dir, step, trained_base)
+
+
 def save_adapter(model: Any, run_dir: Path, step: int) -> wire.Checkpoint:
     """Write the adapter as ``checkpoint-<step>/``, whole or not at all, and describe it.
 

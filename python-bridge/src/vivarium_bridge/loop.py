@@ -69,10 +69,15 @@ class Loop:
         self._costs: Costs | None = None
         self._switch = partial(set_checkpointing, None, 0)
         self._can_switch = False
+        self.is_checkpointed = False
         self._peak = peak_flops(model.device, model.dtype)
 
-    def prepare(self, cancellation: Cancellation) -> Prepared:
+    def prepare(self, cancellation: Cancellation, *, was_checkpointed: bool = False) -> Prepared:
         """Decide how the run is computed, by trying. Random state, gradients and weights stay as they are.
+
+        Args:
+            cancellation: Looked at before each attempt.
+            was_checkpointed: Whether the run, begun earlier, already needed gradient checkpointing here.
 
         Raises:
             BridgeError: ``OUT_OF_MEMORY`` naming the batch sizes that would fit; ``CANCELLED``.
@@ -92,8 +97,11 @@ class Loop:
             cancellation.check()
             self._probe(size)
 
-        is_on = fit(training, self._switch, probe, self._info)
-        self._can_switch = training.gradient_checkpointing == "auto" and not is_on
+        is_auto = training.gradient_checkpointing == "auto"
+        if is_auto and was_checkpointed:
+            training = replace(training, gradient_checkpointing="on")
+        self.is_checkpointed = is_on = fit(training, self._switch, probe, self._info)
+        self._can_switch = is_auto and not is_on
         return Prepared(
             split_layer=choice.split_layer,
             split_max_rel_diff=choice.max_rel_diff,
@@ -163,6 +171,7 @@ class Loop:
         free()
         self._info(f"step {step + 1} {SWITCHED_ON}")
         self._switch(True)
+        self.is_checkpointed = True
         set_random_state(device, state)
         return self._gradient(step, cancellation)
 

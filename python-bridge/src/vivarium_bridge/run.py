@@ -1,6 +1,5 @@
 """One training run and its folder."""
 
-import gc
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,18 +9,21 @@ from . import _wire as wire
 from .adapter import scalings
 from .cancel import Cancellation
 from .channel import Channel
-from .checkpoint import Syncer, remove_other_checkpoints, save_adapter, save_model, verify_checkpoint
+from .checkpoint import Syncer, remove_other_checkpoints, save_checkpoint, verify_checkpoint
 from .dataset import RunData
 from .errors import BridgeError
 from .files import remove_partials
+from .fitting import free
 from .history import History, finite_or_none, metrics_row
 from .loop import Loop, check_finite, check_norms
+from .machine import machine_warning, this_machine
 from .models import peak_memory_bytes, reset_peak_memory
 from .order import checkpoint_steps, rows_per_step, steps_per_epoch, total_steps
 from .precision import Precision
 from .prefix_cache import PrefixCache
 from .proofs import check_proofs, prove_adapter, prove_model
-from .state import SCHEMA_VERSION, StateRecord, capture, capture_rng, load_state, restore, restore_rng, save_state
+from .snapshot import capture, capture_rng, restore, restore_rng
+from .state import SCHEMA_VERSION, StateRecord, load_state, save_state
 
 SAVE_EVERY_SECONDS = 30.0
 """At most so much work is lost in a crash, in seconds ..."""
@@ -64,6 +66,7 @@ class Run:
         self._is_saved = False
         self._step = 0
         self._next_save = 0.0
+        self._machine = this_machine(model.device)
         reset_peak_memory(model.device)
 
     def start(self, cancellation: Cancellation) -> None:
@@ -85,7 +88,8 @@ class Run:
             self._channel.info,
         )
         rng = capture_rng()
-        self._prepared = self._loop.prepare(cancellation)
+        was_checkpointed = saved is not None and saved[0].was_checkpointed_on(self._machine)
+        self._prepared = self._loop.prepare(cancellation, was_checkpointed=was_checkpointed)
         restore_rng(rng)
         if saved is not None:
             self._restore(*saved)
@@ -126,15 +130,12 @@ class Run:
         Raises:
             BridgeError: ``INTERNAL`` or ``NON_FINITE_LOSS`` if the checkpoint is not what was trained.
         """
-        import torch
-
         model, device = self._model, self._model.device
         peak = peak_memory_bytes(device)
         self._syncer.close()
         del self._loop, self._model  # the memory of the optimizer and of gradients is needed now
         model.zero_grad(set_to_none=True)
-        gc.collect()
-        torch.cuda.empty_cache()
+        free()
         ids = self._data.train[0].ids
         precision = Precision(self._channel.info, self._cache)
         checkpoint = self._dir / self._history.checkpoints[-1].dir
@@ -142,8 +143,7 @@ class Run:
             proofs, base = prove_model(model, self._job.base_model_dir, checkpoint, ids, precision), None
         else:
             proofs, base = prove_adapter(model, checkpoint, ids, precision)
-        was_moved = any(row.learning_rate > 0 for row in self._history.metrics)
-        check_proofs(proofs, was_moved=was_moved)
+        check_proofs(proofs, was_moved=any(row.learning_rate > 0 for row in self._history.metrics))
         return wire.RunResult(
             steps=self.steps,
             **proofs.measured(),
@@ -159,6 +159,8 @@ class Run:
                 " and cannot go on in that mode here",
                 "Remove the run's folder to train again from the start.",
             )
+        if (warning := machine_warning(record.machine, self._machine)) is not None:
+            self._channel.send(wire.Log(level="warning", message=warning))
         for checkpoint in record.checkpoints:
             verify_checkpoint(checkpoint, self._dir)
         restore(tensors, self._loop.parameters, self._loop.optimizer)
@@ -212,10 +214,8 @@ class Run:
         self._channel.send(event)
 
     def _save_checkpoint(self) -> None:
-        if self._run.lora is None:
-            checkpoint = save_model(self._model, self._dir, self._step, self._job.base_model_dir)
-        else:
-            checkpoint = save_adapter(self._model, self._dir, self._step)
+        trained_base = self._job.base_model_dir if self._run.lora is None else None
+        checkpoint = save_checkpoint(self._model, self._dir, self._step, trained_base)
         self._history.checkpoints.append(checkpoint)
         self._syncer.add(checkpoint)
         self._is_saved = False
@@ -242,6 +242,8 @@ class Run:
             file="",
             sha256="",
             prefix_cache=self._prepared.prefix_cache,
+            gradient_checkpointing=self._loop.is_checkpointed,
+            machine=self._machine,
             checkpoints=self._history.checkpoints,
             metrics=self._history.metrics,
             held_out=self._history.held_out,

@@ -14,9 +14,10 @@ from . import _wire as wire
 from .decoding import from_dict
 from .errors import BridgeError
 from .files import remove, remove_partials, write_file
+from .machine import Machine
 
 STATE_FILE = "state.json"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +37,20 @@ class StateRecord:
     sha256: str
     prefix_cache: bool
     """whether rows enter the split one by one: a run keeps the mode it began in, or its last bits would change"""
+    gradient_checkpointing: bool
+    """whether it was on, perhaps only since memory ran short"""
+    machine: Machine
+    """on which this was written"""
     checkpoints: list[wire.Checkpoint]
     """those that were complete when this was written"""
     metrics: list[wire.TrainStep]
     """one a step: a driver that died may not have read the last of them"""
     held_out: list[wire.HeldOut]
     """as metrics"""
+
+    def was_checkpointed_on(self, machine: Machine) -> bool:
+        """Whether gradient checkpointing was on, and that tells something of the memory that there is now."""
+        return self.gradient_checkpointing and self.machine.device == machine.device
 
 
 def fingerprint(run: wire.TrainRun, ready: list[wire.DataReady], base_sha256: str) -> str:
@@ -67,7 +76,7 @@ def save_state(folder: Path, record: StateRecord, tensors: dict[str, Any]) -> St
     Args:
         folder: ``last/``.
         record: Its ``file`` and ``sha256`` are filled in here.
-        tensors: From ``capture``.
+        tensors: From ``snapshot.capture``.
     """
     from safetensors.torch import save
 
@@ -115,66 +124,3 @@ def _check_version(value: object) -> None:
     found = value.get("schema_version") if isinstance(value, dict) else None
     if found != SCHEMA_VERSION:
         raise BridgeError("BAD_DATA", f"expected schema_version {SCHEMA_VERSION}, got {found!r}")
-
-
-def capture_rng() -> dict[str, Any]:
-    """States of the random number generators that dropout draws from, as uint8 tensors."""
-    import torch
-
-    states = {"rng.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["rng.cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def capture(parameters: dict[str, Any], optimizer: Any, rng: dict[str, Any]) -> dict[str, Any]:
-    """Copies of the trained parameters, the optimizer's state and the generator states.
-
-    What an optimizer keeps of a parameter are tensors, of whatever dtype, and numbers: bitsandbytes counts its steps
-    in an int, torch in a tensor.
-
-    Args:
-        parameters: Trained parameters by name.
-        optimizer: Over the same parameters.
-        rng: From ``capture_rng``, taken before the next step's first random number.
-    """
-    import torch
-
-    tensors = dict(rng)
-    for name, parameter in parameters.items():
-        tensors[f"param.{name}"] = parameter.detach().cpu().clone().contiguous()
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"optim.{key}.{name}"] = value.detach().cpu().clone().contiguous()
-            elif value is not None:
-                tensors[f"optim_int.{key}.{name}"] = torch.tensor(value, dtype=torch.int64)
-    return tensors
-
-
-def restore(tensors: dict[str, Any], parameters: dict[str, Any], optimizer: Any) -> None:
-    """The inverse of ``capture``."""
-    import torch
-
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"param.{name}"])
-    for name, tensor in tensors.items():
-        kind, *keys = name.split(".", 2)
-        if kind == "optim":
-            key, owner = keys
-            # torch keeps Adam's step counters on the CPU unless the optimizer is capturable.
-            parameter = parameters[owner]
-            optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
-        elif kind == "optim_int":
-            key, owner = keys
-            optimizer.state[parameters[owner]][key] = int(tensor)
-    restore_rng(tensors)
-
-
-def restore_rng(tensors: dict[str, Any]) -> None:
-    """The inverse of ``capture_rng``."""
-    import torch
-
-    torch.set_rng_state(tensors["rng.cpu"])
-    if torch.cuda.is_available() and "rng.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
