@@ -1,6 +1,7 @@
 """Checkpoints: safe writing, and what three hundred of them cost."""
 
-import time
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from vivarium_bridge.adapter import build_adapter
 from vivarium_bridge.cancel import Cancellation
 from vivarium_bridge.checkpoint import Syncer, save_adapter, verify_checkpoint
 from vivarium_bridge.errors import BridgeError
-from vivarium_bridge.files import file_ref, write_folder
+from vivarium_bridge.files import PARTIAL_PREFIX, file_ref, write_folder
 from vivarium_bridge.models import load_base
 from vivarium_bridge.train import run_train
 
@@ -60,24 +61,46 @@ def test_a_folder_is_whole_or_not_there(tmp_path, synced):
 
 
 def test_three_hundred_checkpoints_are_cheap(make_job, recorder, monkeypatch):
-    """Seconds of the processor that one takes of the training's thread: 5 % of a step of 0.1 s."""
-    spent = []
-    save = run_module.Run._save_checkpoint
+    """Each file of one is written once, and the training's thread waits for no disk: a state does, and is rare."""
+    written: list[str] = []
+    synced: list[int] = []
+    is_saving_state = False
+    write_bytes, fsync, save_state = Path.write_bytes, os.fsync, run_module.Run._save_state
 
-    def timed(self):
-        started = time.thread_time()
-        save(self)
-        spent.append(time.thread_time() - started)
+    def counted_write(self, data):
+        written.append(f"{self.parent.name.removeprefix(PARTIAL_PREFIX)}/{self.name}")
+        return write_bytes(self, data)
 
-    monkeypatch.setattr(run_module.Run, "_save_checkpoint", timed)
-    run_train(make_job(r=1, max_steps=300, save_steps=1), recorder, Cancellation())
-    assert len(recorder.of(wire.Checkpoint)) == len(spent) == 301
-    assert sorted(spent)[150] < 0.005
+    def counted_sync(descriptor):
+        if threading.current_thread() is threading.main_thread() and not is_saving_state:
+            synced.append(descriptor)
+        fsync(descriptor)
 
+    def saving_state(self, rng):
+        nonlocal is_saving_state
+        is_saving_state = True
+        save_state(self, rng)
+        is_saving_state = False
 
-def test_the_state_is_not_written_with_every_checkpoint(make_job, recorder, monkeypatch):
-    saves = []
+    states: list[int] = []
     save = run_module.save_state
-    monkeypatch.setattr(run_module, "save_state", lambda *args: saves.append(args[1].step) or save(*args))
-    run_train(make_job(max_steps=50, save_steps=1), recorder, Cancellation())
-    assert saves[0] == 0 and saves[-1] == 50 and len(saves) < 5
+    monkeypatch.setattr(run_module, "save_state", lambda *args: states.append(args[1].step) or save(*args))
+    monkeypatch.setattr(run_module.Run, "_save_state", saving_state)
+    monkeypatch.setattr(Path, "write_bytes", counted_write)
+    monkeypatch.setattr(os, "fsync", counted_sync)
+    monkeypatch.setattr(run_module, "SAVE_EVERY_SECONDS", 1e9)
+    run_train(make_job(r=1, max_steps=300, save_steps=1), recorder, Cancellation())
+    assert len(recorder.of(wire.Checkpoint)) == 301
+    assert sorted(written) == sorted(ref.path for event in recorder.of(wire.Checkpoint) for ref in event.files)
+    assert synced == []
+    assert states == [0, 300]
+
+
+def test_the_state_is_saved_when_it_is_time(make_job, recorder, monkeypatch):
+    states: list[int] = []
+    save = run_module.save_state
+    monkeypatch.setattr(run_module, "save_state", lambda *args: states.append(args[1].step) or save(*args))
+    monkeypatch.setattr(run_module, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(run_module, "SAVE_COST_FRACTION", float("inf"))
+    run_train(make_job(max_steps=5), recorder, Cancellation())
+    assert states == [0, 1, 2, 3, 4, 5]
