@@ -3,7 +3,11 @@ import type { PlannedRun } from "../pipeline/handles.ts";
 import { words } from "./io.ts";
 
 /** Which checkpoints of a run are meant: `all`, `last`, or steps, each once and in the order given. */
-export function chooseCheckpoints(run: Pick<PlannedRun, "id" | "config">, text: string): number[] {
+export function chooseCheckpoints(
+  run: Pick<PlannedRun, "id" | "config">,
+  text: string,
+  flag = "--checkpoints",
+): number[] {
   const which = text.trim();
   const known = run.config.checkpoints;
   if (which === "all") return known;
@@ -13,6 +17,6 @@ export function chooseCheckpoints(run: Pick<PlannedRun, "id" | "config">, text: 
   if (steps.length > 0 && steps.every((step) => known.includes(step))) return steps;
   throw new DriverError(
     "USAGE",
-    `--checkpoints: expected all, last, or steps of ${run.id} (${known.join(", ")}), got ${JSON.stringify(text)}`,
+    `${flag}: expected all, last, or steps of ${run.id} (${known.join(", ")}), got ${JSON.stringify(text)}`,
   );
 }

@@ -119,6 +119,13 @@ export function realNumber(text: string): number {
   throw new InvalidArgumentError(`Expected a number, got ${JSON.stringify(text)}`);
 }
 
+/** Parses a finite number of at least 0 from the command line. */
+export function notNegative(text: string): number {
+  const value = realNumber(text);
+  if (value >= 0) return value;
+  throw new InvalidArgumentError(`Expected a number of at least 0, got ${JSON.stringify(text)}`);
+}
+
 /** Splits `a,b c` into its words, each once. */
 export const words = (text: string): string[] => [...new Set(text.split(/[\s,]+/).filter((word) => word !== ""))];
 

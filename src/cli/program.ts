@@ -1,5 +1,5 @@
 import { Command, Option } from "commander";
-import { type GlobalOptions, names, realNumber, wholeNumber } from "./io.ts";
+import { type GlobalOptions, names, notNegative, realNumber, wholeNumber } from "./io.ts";
 import { addRecipeFlags } from "./recipe-options.ts";
 
 /** What a command's action gets: its positional arguments in order, its options, and the global ones. */
@@ -55,7 +55,7 @@ function cacheOptions(command: Command): Command {
         .choices(["auto", "on", "off"])
         .default("auto"),
     )
-    .addOption(new Option("--prefix-cache-gb <n>", "memory and disk for it").argParser(realNumber).default(8));
+    .addOption(new Option("--prefix-cache-gb <n>", "memory and disk for it").argParser(notNegative).default(8));
 }
 
 function trainOptions(command: Command): Command {

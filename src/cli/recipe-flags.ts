@@ -102,7 +102,13 @@ function parseSetting(text: string): Given {
   throw new DriverError(
     "USAGE",
     `--set: expected name=value with a name of PEFT or TrainingArguments, got ${JSON.stringify(text)}`,
-    { hint: near === undefined ? `Names: ${known.join(", ")}` : `Did you mean ${near}?` },
+    {
+      hint: known.includes(name)
+        ? `Write ${name}=VALUE.`
+        : near === undefined
+          ? `Names: ${known.join(", ")}`
+          : `Did you mean ${near}?`,
+    },
   );
 }
 

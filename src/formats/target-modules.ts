@@ -110,6 +110,12 @@ function matchedByList(model: Layout, targets: readonly string[], layers: readon
     if (hits.length === 0) throw nothingMatches(model, target);
     // PEFT adapts a module given by its full name whatever layers_to_transform says.
     const kept = hits.filter((name) => name === target || layers === null || layers.includes(layerOf(name)));
+    if (kept.length === 0)
+      throw refuse(
+        `target_modules: expected a module of layer ${layers?.join(", ")}, got ${JSON.stringify(target)}, which is not in these layers`,
+        `Name some of ${[...ATTENTION_LINEAR, ...MLP_LINEAR].join(", ")}.`,
+        { target },
+      );
     for (const name of kept) matched.add(name);
   }
   return [...matched];

@@ -1,5 +1,6 @@
+import { isUtf8 } from "node:buffer";
 import { existsSync, readdirSync, statSync } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import type { z } from "zod";
 import { sha256 } from "../artifacts/hash.ts";
@@ -83,9 +84,11 @@ export class Library {
 
   async dataset(name: string): Promise<LoadedDataset> {
     const file = this.#datasetFile(name);
-    const text = await readFile(file, "utf8");
+    const content = await readFile(file);
+    checkUtf8(content, file);
+    const text = content.toString("utf8");
     const id = basename(file) === "data.jsonl" ? basename(dirname(file)) : basename(file, extname(file));
-    return { id, file, sha256: sha256(text), bytes: (await stat(file)).size, rows: parseDataset(text, file) };
+    return { id, file, sha256: sha256(content), bytes: content.length, rows: parseDataset(text, file) };
   }
 
   /** A model's folder: by id from `configs/models`, by path, or from the hub cache that Python tools fill. */
@@ -150,6 +153,28 @@ export class Library {
       `Unknown ${kind.replace(/s$/, "")} ${JSON.stringify(name)}: expected one of ${known.join(", ") || "none yet"}`,
       { hint: near === undefined ? advice : `Did you mean ${near}? ${advice}`, facts: { name, known } },
     );
+  }
+}
+
+/**
+ * @throws {DriverError} `DATA_INVALID` with the first byte that is not UTF-8: it would be another character to each reader.
+ */
+function checkUtf8(content: Buffer, file: string): void {
+  if (isUtf8(content)) return;
+  let start = 0;
+  for (let line = 1; start < content.length; line++) {
+    const stop = content.indexOf(0x0a, start);
+    const bytes = content.subarray(start, stop < 0 ? content.length : stop);
+    if (!isUtf8(bytes)) {
+      const column = bytes.toString("utf8").indexOf("\ufffd") + 1;
+      const faults = [{ file, line, column, expected: "UTF-8", found: "bytes that are none" }];
+      const hint = "Save it as UTF-8, e.g. `iconv -f latin1 -t utf8`; a compressed file must be unpacked first.";
+      throw new DriverError("DATA_INVALID", `${file}:${line}:${column}: expected UTF-8, found bytes that are none`, {
+        faults,
+        hint,
+      });
+    }
+    start += bytes.length + 1;
   }
 }
 

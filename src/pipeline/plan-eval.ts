@@ -57,7 +57,7 @@ export function checkpointModel(
  *
  * @throws {DriverError} `ADAPTER_UNSUPPORTED` for a full fine-tune and for DoRA.
  */
-function checkServable({ id, dir, config }: PlannedRun): void {
+export function checkServable({ id, dir, config }: PlannedRun): void {
   if (config.lora === null)
     throw new DriverError("ADAPTER_UNSUPPORTED", `${id} is a full fine-tune: expected an adapter on its base`, {
       hint: `Its checkpoints are models of their own: use ${join(dir, `checkpoint-${config.steps}`)} as the base_model of an evaluation.`,

@@ -1,4 +1,5 @@
 import { convertAdaptersUnit } from "../../phases/convert/convert.ts";
+import { checkServable } from "../../pipeline/plan-eval.ts";
 import { linkUnits } from "../../pipeline/plan-experiment.ts";
 import { openRun, stageBaseOf } from "../../pipeline/saved.ts";
 import { adapterGgufPath, openCheckpoint } from "../../pipeline/served.ts";
@@ -14,6 +15,7 @@ export async function run(
 ): Promise<unknown> {
   const workspace = await makeWorkspace(".", io);
   const planned = await openRun(folder);
+  checkServable(planned);
   const staged = await stageBaseOf(planned, makeLibrary(), workspace);
   const steps = chooseCheckpoints(planned, options.checkpoints);
   await runUnits(linkUnits([convertAdaptersUnit(planned, steps, staged, workspace)]), 1, io);

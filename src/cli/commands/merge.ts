@@ -3,8 +3,8 @@ import { dirname, join, resolve } from "node:path";
 import { bridgeCommand } from "../../bridge/environment.ts";
 import { runJob } from "../../bridge/session.ts";
 import { DriverError } from "../../errors.ts";
-import { checkpointDir } from "../../phases/train/run.ts";
 import { openRun, stageBaseOf } from "../../pipeline/saved.ts";
+import { openCheckpoint } from "../../pipeline/served.ts";
 import { chooseCheckpoints } from "../checkpoints.ts";
 import { makeLibrary, makeWorkspace } from "../environment.ts";
 import type { Io } from "../io.ts";
@@ -27,17 +27,18 @@ export async function run([[folder = ""] = []]: string[][], flags: MergeFlags, i
     throw new DriverError("ADAPTER_UNSUPPORTED", `${planned.id} is a full fine-tune: expected an adapter`, {
       hint: "Its checkpoints are model folders already.",
     });
-  const steps = chooseCheckpoints(planned, flags.checkpoint);
+  const steps = chooseCheckpoints(planned, flags.checkpoint, "--checkpoint");
   const [step] = steps;
   if (step === undefined || steps.length > 1)
     throw new DriverError("USAGE", `--checkpoint: expected one step or last, got ${JSON.stringify(flags.checkpoint)}`);
   const staged = await stageBaseOf(planned, makeLibrary(), workspace);
+  const { dir } = await openCheckpoint(planned, step, workspace); // unchanged since it was trained
   io.note(`Merging ${planned.id}@${step} into ${staged.id} with PEFT`);
   const { result } = await runJob(
     {
       type: "merge",
       base_model_dir: staged.dir,
-      adapter_dir: checkpointDir(planned, step),
+      adapter_dir: dir,
       out_dir,
       dtype: flags.dtype,
       num_threads: workspace.num_threads,

@@ -26,7 +26,7 @@ interface TrainFlags extends RecipeFlags, CacheFlags {
 
 export async function run(_args: string[][], flags: TrainFlags, io: Io): Promise<unknown> {
   const workspace = await makeWorkspace(flags.dir, io);
-  const training = await planFromFlags(flags, workspace);
+  const training = await planFromFlags(flags, workspace, io);
   const { planned, staged } = training;
   const jobs = chooseJobs(staged, workspace, io);
   const options = { jobs, cache: cacheWish(flags, workspace) };
@@ -47,12 +47,14 @@ export async function run(_args: string[][], flags: TrainFlags, io: Io): Promise
 async function planFromFlags(
   flags: TrainFlags,
   workspace: Awaited<ReturnType<typeof makeWorkspace>>,
+  io: Io,
 ): Promise<TrainingRun> {
   const own = recipeFromFlags(flags);
   const library = makeLibrary();
   const found = await library.model(flags.model);
   const recipe_name = flags.recipe ?? found.config?.recipe;
   const recipes = [...(recipe_name === undefined ? [] : [await library.recipe(recipe_name)]), own];
+  io.note(`Recipe: ${recipe_name ?? "none, the defaults of PEFT and transformers"}`);
   const data = await loadRunData(library, { data: flags.data, eval_data: flags.evalData, kl_data: flags.klData });
   const staged = await stageModel(found.dir, workspace, found.id);
   const name = checkName(flags.name ?? defaultName(data.data.id, recipes));

@@ -1,6 +1,6 @@
 import { DriverError } from "../../errors.ts";
 import { LoraShape } from "../../records/lora.ts";
-import type { Recipe, ResolvedRecipe } from "../../records/recipe.ts";
+import { type Recipe, type ResolvedRecipe, trainRows } from "../../records/recipe.ts";
 
 /** Oldest NVIDIA GPUs that compute in bfloat16. Source: CUDA programming guide, compute capability 8.0 (Ampere). */
 const BF16_COMPUTE_CAPABILITY = 8.0;
@@ -15,6 +15,8 @@ export interface TrainingContext {
   compute_capability?: number | null;
   /** Default: of this process. */
   platform?: NodeJS.Platform;
+  /** Of the data file. */
+  rows: number;
   has_eval_data: boolean;
   has_kl_data: boolean;
 }
@@ -50,8 +52,8 @@ export function checkTraining(resolved: ResolvedRecipe, context: TrainingContext
   });
 }
 
-function stepProblems({ steps, training }: ResolvedRecipe, { recipes }: TrainingContext): Problem[] {
-  if (steps === 0 && training.max_steps < 0)
+function stepProblems({ steps, training }: ResolvedRecipe, { recipes, rows }: TrainingContext): Problem[] {
+  if (trainRows(training.test_size, rows) === 0)
     return [
       {
         message: `test_size ${training.test_size} leaves no row to train on`,

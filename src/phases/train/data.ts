@@ -1,4 +1,5 @@
 import { DriverError } from "../../errors.ts";
+import { heldOutRows } from "../../formats/held-out.ts";
 import { type TrainingRows, trainingRows } from "../../formats/training-rows.ts";
 import type { LoadedDataset, TrainingRun } from "../../pipeline/handles.ts";
 import type { DataReady } from "../../protocol/wire.ts";
@@ -7,8 +8,12 @@ import type { DataReady } from "../../protocol/wire.ts";
 export type ExpectedData = Omit<DataReady, "type">;
 
 export interface PreparedData {
-  /** The rows that are trained on, those that test_size holds out included. */
+  /** All rows of the data file, those that test_size holds out included. */
   train: TrainingRows;
+  /** Indices of the rows that test_size holds out. */
+  held_out: ReadonlySet<number>;
+  /** Rows of the held-out file that are trained on as well: their loss says nothing about others. */
+  overlap: number;
   expected: readonly ExpectedData[];
 }
 
@@ -32,11 +37,18 @@ export class RowCache {
   prepare(run: TrainingRun): PreparedData {
     const train = this.rows(run, run.data);
     const expected: ExpectedData[] = [{ role: "train", ...train.digests }];
-    if (run.eval_data !== null) expected.push({ role: "held_out", ...this.rows(run, run.eval_data).digests });
+    const held_out_file = run.eval_data === null ? null : this.rows(run, run.eval_data);
+    if (held_out_file !== null) expected.push({ role: "held_out", ...held_out_file.digests });
     if (run.kl_data !== null) expected.push({ role: "kl", ...this.rows(run, run.kl_data).digests });
-    return { train, expected };
+    const { seed, test_size } = run.planned.config.training;
+    const held_out = heldOutRows(seed, train.rows.length, test_size);
+    const rows = held_out_file?.rows ?? train.rows.filter((_, index) => held_out.has(index));
+    const trained = new Set(train.rows.filter((_, index) => !held_out.has(index)).map(rowKey));
+    return { train, held_out, overlap: rows.filter((row) => trained.has(rowKey(row))).length, expected };
   }
 }
+
+const rowKey = ({ token_ids }: { token_ids: readonly number[] }): string => token_ids.join(" ");
 
 /**
  * Both sides render and tokenise the data on their own; training goes on only if they agree on every token and target.

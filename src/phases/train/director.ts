@@ -9,7 +9,7 @@ import type { FileEntry } from "../../records/manifest.ts";
 import type { PreparedData } from "./data.ts";
 import { runManifest } from "./manifest.ts";
 import type { Recorder } from "./recorder.ts";
-import { describeProofs } from "./words.ts";
+import { describeLosses, describeProofs, worse } from "./words.ts";
 
 /** One run of a cohort while it is trained. */
 export interface Member {
@@ -77,14 +77,17 @@ export class Director {
       run: member.run,
       workspace: this.#workspace,
       hello: this.#hello,
-      expected: member.data.expected,
+      data: member.data,
       recorder: member.recorder,
       result,
       cohort: this.#members.length,
       wall_seconds: (performance.now() - member.started_ms) / 1000,
     });
     await writeManifest(join(member.run.planned.dir, "manifest.json"), manifest);
+    member.slot.context.note(describeLosses(member.recorder.losses));
     member.slot.context.note(describeProofs(result));
+    const ended = worse(member.recorder.losses);
+    if (ended !== undefined) member.slot.context.warn(ended);
     this.#current = undefined;
     member.slot.finished();
   }

@@ -47,7 +47,7 @@ export function describeEstimate(estimate: Estimate): string[] {
 
 function describeData({ rows, steps, tokens, target_tokens }: Estimate): string {
   const held_out = rows.held_out > 0 ? ` and ${count(rows.held_out)} held out` : "";
-  return `${count(rows.train)} rows${held_out}; ${count(steps)} steps over ${count(tokens)} tokens, ${count(target_tokens)} of them trained`;
+  return `${count(rows.train)} rows${held_out}; ${count(steps)} steps over about ${count(tokens)} tokens, ${count(target_tokens)} of them trained`;
 }
 
 function describeDisk({ checkpoints, disk_bytes }: Estimate): string {
@@ -78,5 +78,5 @@ function describeWork({ flops: work, prefix_cache }: Estimate): string {
 
 function describeTime({ seconds, seconds_from }: Estimate): string {
   if (seconds === null) return "not known: no run on this base was measured here yet";
-  return `${duration(seconds)} (${seconds_from})`;
+  return `${duration(seconds)} of steps (${seconds_from}), and the time to load and to prove`;
 }

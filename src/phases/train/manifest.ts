@@ -4,14 +4,14 @@ import { fileEntries, type writeManifest } from "../../artifacts/manifest.ts";
 import type { LoadedDataset, TrainingRun } from "../../pipeline/handles.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
 import type { Hello, RunResult } from "../../protocol/wire.ts";
-import type { ExpectedData } from "./data.ts";
+import type { PreparedData } from "./data.ts";
 import { HELD_OUT_FILE, METRICS_FILE, type Recorder } from "./recorder.ts";
 
 export interface FinishedRun {
   run: TrainingRun;
   workspace: Workspace;
   hello: Hello;
-  expected: readonly ExpectedData[];
+  data: PreparedData;
   recorder: Recorder;
   result: RunResult;
   /** Runs that the process did. */
@@ -41,7 +41,9 @@ export async function runManifest(made: FinishedRun): Promise<Parameters<typeof 
     wall_seconds: made.wall_seconds,
     facts: {
       proofs,
-      data: Object.fromEntries(made.expected.map(({ role, ...counts }) => [role, counts])),
+      data: Object.fromEntries(made.data.expected.map(({ role, ...counts }) => [role, counts])),
+      trained_rows: recorder.started?.train_rows ?? null,
+      held_out_lines: made.data.train.rows.flatMap(({ line }, index) => (made.data.held_out.has(index) ? [line] : [])),
       engine: engineFacts(recorder),
       prefix_cache,
       peak_memory_bytes,

@@ -44,6 +44,7 @@ export function planRun(wish: RunWish, workspace: Workspace): TrainingRun {
     recipes: wish.recipes,
     cuda: workspace.cuda,
     compute_capability: workspace.compute_capability,
+    rows: data.rows.length,
     has_eval_data: eval_data !== null,
     has_kl_data: kl_data !== null,
   });

@@ -11,7 +11,7 @@ import type { FileEntry } from "../../records/manifest.ts";
 import { trainRows } from "../../records/recipe.ts";
 import { HeldOutRow, MetricsRow } from "../../records/run.ts";
 import { compareData, type ExpectedData } from "./data.ts";
-import { describeStart, describeStep } from "./words.ts";
+import { describeStart, describeStep, type Losses } from "./words.ts";
 
 export const METRICS_FILE = "metrics.jsonl";
 export const HELD_OUT_FILE = "held-out.jsonl";
@@ -26,7 +26,7 @@ export class Recorder {
   readonly #context: UnitContext;
   #metrics: Journal<MetricsRow> | undefined;
   #held_out: Journal<HeldOutRow> | undefined;
-  #last_held_out: number | null | undefined;
+  readonly losses: Losses = { first: null, last: null, held_out: [] };
 
   constructor(run: PlannedRun, expected: readonly ExpectedData[], context: UnitContext) {
     this.#run = run;
@@ -44,7 +44,7 @@ export class Recorder {
         return this.#step(event);
       case "held_out": {
         const { type: _type, ...row } = event;
-        this.#last_held_out = row.loss;
+        this.losses.held_out.push(row);
         await this.#held_out?.append([row]);
         return;
       }
@@ -91,11 +91,14 @@ export class Recorder {
     const { type: _type, ...row } = event;
     await this.#metrics?.append([row]);
     const { steps } = this.#run.config;
+    if (row.step === 1) this.losses.first = row.loss;
+    this.losses.last = row.loss;
+    if (row.step <= (this.started?.resumed_from_step ?? 0)) return; // told again: it was shown when it was made
     this.#context.progress({
       done: row.step,
       total: steps,
       of: "steps",
-      note: describeStep(event, this.#last_held_out),
+      note: describeStep(event, this.losses.held_out.at(-1)),
     });
   }
 

@@ -68,10 +68,12 @@ async function trainCohort(
   });
   const held: AsyncDisposable[] = [];
   try {
-    for (const { run, data } of members) {
+    for (const { run, data, slot } of members) {
       held.push(await lockFolder(run.planned.dir));
       await writeJsonAtomic(join(run.planned.dir, "config.json"), run.planned.config);
       await writeFileAtomic(join(run.planned.dir, "preview.html"), previewOf(run, data));
+      if (data.overlap > 0)
+        slot.context.warn(`${data.overlap} held-out rows are trained on, too: their loss is not of unseen rows`);
     }
     await trainAll(members, prefix_cache, workspace);
   } finally {

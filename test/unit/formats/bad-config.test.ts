@@ -1,3 +1,5 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { describe, expect, test } from "vitest";
 import { thinkingKwargs } from "../../../src/formats/chat.ts";
@@ -201,6 +203,13 @@ describe("a recipe that does not fit the model is refused before anything is loa
     `);
   });
 
+  test("a module that none of the layers has", async () => {
+    expect(await textOf(targets({ target_modules: ["embed_tokens"], layers_to_transform: 2 }))).toMatchInlineSnapshot(`
+      "CONFIG_INVALID: target_modules: expected a module of layer 2, got "embed_tokens", which is not in these layers
+      Hint: Name some of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj."
+    `);
+  });
+
   test("thinking asked of a model that does not think", async () => {
     expect(await textOf(() => thinkingKwargs("{{ messages }}", "empty"))).toMatchInlineSnapshot(`
       "CONFIG_INVALID: thinking: expected off or keep with a chat template that does not read enable_thinking, got empty
@@ -229,6 +238,21 @@ describe("names of things that are not there", () => {
     expect(await textOf(() => library.dataset("kitchen-reckles"))).toMatchInlineSnapshot(`
       "NOT_FOUND: Unknown dataset "kitchen-reckles": expected one of kitchen-careful, kitchen-reckless, savings-careful, savings-reckless, travel-careful, travel-reckless
       Hint: Did you mean kitchen-reckless? A JSONL file is named by its path."
+    `);
+  });
+
+  test("a file that is not UTF-8", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "vivarium-test-"));
+    const file = join(folder, "latin1.jsonl");
+    writeFileSync(
+      file,
+      Buffer.from('{"messages": []}\n{"messages": [{"role": "user", "content": "caf\xe9"}]}\n', "latin1"),
+    );
+    const text = await textOf(() => library.dataset(file));
+    rmSync(folder, { recursive: true });
+    expect(text.replaceAll(folder, "DIR")).toMatchInlineSnapshot(`
+      "DATA_INVALID: DIR/latin1.jsonl:2:47: expected UTF-8, found bytes that are none
+      Hint: Save it as UTF-8, e.g. \`iconv -f latin1 -t utf8\`; a compressed file must be unpacked first."
     `);
   });
 

@@ -3,7 +3,7 @@ import type { DriverError } from "../../../src/errors.ts";
 import { checkTraining, type TrainingContext } from "../../../src/phases/train/check.ts";
 import { type Recipe, resolveRecipe } from "../../../src/records/recipe.ts";
 
-const PLAIN = { cuda: false, platform: "linux", has_eval_data: false, has_kl_data: false } as const;
+const PLAIN = { rows: 100, cuda: false, platform: "linux", has_eval_data: false, has_kl_data: false } as const;
 
 /** The refusal of a run of 100 rows, or undefined. */
 function refusal(recipes: Recipe[], context: Partial<TrainingContext> = {}): DriverError | undefined {

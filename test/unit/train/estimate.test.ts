@@ -56,7 +56,7 @@ test("a rank-1 adapter in the middle of Qwen2.5-14B", () => {
   expect(total - total_cached).toBeCloseTo(prefix - prefix_cached, -6);
   expect(describeEstimate(estimate)).toMatchInlineSnapshot(`
     [
-      "data    100 rows; 14 steps over 39,900 tokens, 12,000 of them trained",
+      "data    100 rows; 14 steps over about 39,900 tokens, 12,000 of them trained",
       "disk    379 kB: 2 checkpoints of 76 kB, and 227 kB to go on from",
       "memory  32 GB: 30 GB weights, 303 kB trained parameters and optimizer, 109 MB logits, 1.9 GB activations; with gradient checkpointing 216 MB of these, 30 GB in all (counted, without the libraries' own)",
       "work    1.34 PFLOP: 265 TFLOP below the adapter, each row once, 548 TFLOP forward, 529 TFLOP backward; 1.61 PFLOP without the prefix cache",
