@@ -54,11 +54,12 @@ async function planFromFlags(
   const found = await library.model(flags.model);
   const recipe_name = flags.recipe ?? found.config?.recipe;
   const recipes = [...(recipe_name === undefined ? [] : [await library.recipe(recipe_name)]), own];
-  io.note(`Recipe: ${recipe_name ?? "none, the defaults of PEFT and transformers"}`);
   const data = await loadRunData(library, { data: flags.data, eval_data: flags.evalData, kl_data: flags.klData });
   const staged = await stageModel(found.dir, workspace, found.id);
   const name = checkName(flags.name ?? defaultName(data.data.id, recipes));
-  return planRun({ label: name, name, recipes, staged, base_model: found.source, ...data }, workspace);
+  const planned = planRun({ label: name, name, recipes, staged, base_model: found.source, ...data }, workspace);
+  io.note(`Recipe: ${recipe_name ?? "none, the defaults of PEFT and transformers"}`);
+  return planned;
 }
 
 function defaultName(data: string, recipes: readonly RecipeLike[]): string {
