@@ -43,11 +43,7 @@ def check_finite(stats: StepStats, step: int) -> None:
     if stats.is_finite:
         return
     what = f"the loss is {stats.loss}" if not math.isfinite(stats.loss) else f"the gradient norm is {stats.grad_norm}"
-    raise BridgeError(
-        "NON_FINITE_LOSS",
-        f"{what} at step {step}: expected a finite number",
-        "Lower learning_rate, or lora_alpha, or raise warmup_steps.",
-    )
+    raise _diverged(f"{what} at step {step}: expected a finite number")
 
 
 def check_norms(stats: StepStats, step: int) -> None:
@@ -62,8 +58,8 @@ def check_norms(stats: StepStats, step: int) -> None:
     """
     if math.isfinite(stats.weights_norm):
         return
-    raise BridgeError(
-        "NON_FINITE_LOSS",
-        f"the trained weights are not finite after step {step}: the run diverged",
-        "Lower learning_rate, or lora_alpha, or raise warmup_steps.",
-    )
+    raise _diverged(f"the trained weights are not finite after step {step}: the run diverged")
+
+
+def _diverged(message: str) -> BridgeError:
+    return BridgeError("NON_FINITE_LOSS", message, "Lower learning_rate, or lora_alpha, or raise warmup_steps.")

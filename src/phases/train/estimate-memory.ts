@@ -95,7 +95,7 @@ interface Numbers {
  * `tuners/lora/layer.py`, counted with saved_tensors_hooks (test/integration/train/estimate.test.ts). A frozen linear
  * layer keeps nothing: the gradient of its input needs its weight only.
  */
-export function layerBytes(layer: LayerShape, numbers: Numbers): number {
+function layerBytes(layer: LayerShape, numbers: Numbers): number {
   return attentionBytes(layer, numbers) + mlpBytes(layer, numbers);
 }
 

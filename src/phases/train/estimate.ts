@@ -105,7 +105,7 @@ const rowsPerStep = (training: TrainingArguments): number =>
   training.per_device_train_batch_size * training.gradient_accumulation_steps;
 
 /** Rows together, each at its own length: padding is not work. */
-export function sumRows(rows: readonly RowCounts[]): Tokens {
+function sumRows(rows: readonly RowCounts[]): Tokens {
   const sum = { tokens: 0, pairs: 0, targets: 0 };
   for (const { tokens, targets } of rows) {
     sum.tokens += tokens;

@@ -101,9 +101,3 @@ export function inputNeedsGrad({ grad }: LayerShape, leaf: string): boolean {
 
 /** The lowest layer whose output needs a gradient: those below run without. */
 export const splitOf = (layers: readonly LayerShape[]): number => layers.findIndex(({ grad }) => grad.output);
-
-/** Trained parameters outside the base: A, B, and DoRA's magnitudes. */
-export function adapterParameters(layers: readonly LayerShape[], use_dora: boolean): number {
-  const linear = layers.flatMap((layer) => Object.values(layer.linear)).filter(({ r }) => r > 0);
-  return linear.reduce((sum, { n_in, n_out, r }) => sum + r * (n_in + n_out) + (use_dora ? n_out : 0), 0);
-}

@@ -5,11 +5,11 @@ import { lockFolder } from "../../artifacts/lock.ts";
 import { outputsExist, readManifest } from "../../artifacts/manifest.ts";
 import { bridgeCommand } from "../../bridge/environment.ts";
 import { runJob } from "../../bridge/session.ts";
-import { DriverError, type ErrorCode } from "../../errors.ts";
+import { DriverError } from "../../errors.ts";
 import type { PlannedRun, TrainingRun } from "../../pipeline/handles.ts";
 import type { CohortMember, WorkUnit } from "../../pipeline/unit.ts";
 import type { Workspace } from "../../pipeline/workspace.ts";
-import type { TrainJob, TrainRun } from "../../protocol/wire.ts";
+import type { Failure, TrainJob, TrainRun } from "../../protocol/wire.ts";
 import { describeTargets } from "../../records/lora.ts";
 import { type CacheWish, formCohorts, type PlannedCohort } from "./cohorts.ts";
 import { RowCache } from "./data.ts";
@@ -82,8 +82,8 @@ async function trainCohort(
   }
 }
 
-/** What a run can do wrong by itself; anything else would meet the next run, too. */
-const OWN_FAILURES: readonly ErrorCode[] = ["TRAIN_FAILED", "DATA_INVALID"];
+/** What a run can do wrong by itself, as the bridge names it; anything else would meet the next run, too. */
+const OWN_FAILURES: readonly unknown[] = ["NON_FINITE_LOSS", "BAD_DATA"] satisfies Failure["code"][];
 
 /**
  * Trains all members. One that fails by itself, as a run that diverges, does not take along those after it.
@@ -103,7 +103,7 @@ async function trainAll(
       break;
     } catch (error) {
       const position = director.position;
-      const is_own = error instanceof DriverError && OWN_FAILURES.includes(error.code);
+      const is_own = error instanceof DriverError && OWN_FAILURES.includes(error.facts.failure_code);
       if (!is_own || position === undefined) throw failure ?? error;
       failure ??= error;
       rest[position]?.slot.context.warn(error.message);

@@ -8,7 +8,7 @@ const THOUSAND = 1000;
 export function describeStart(start: TrainStart): string {
   const split =
     start.split_layer === 0
-      ? "no layer lies below the trained ones"
+      ? "the model is not split"
       : `layers below ${start.split_layer} without gradient${start.prefix_cache ? ", their output cached" : ""}`;
   return [
     `${start.trainable_parameters.toLocaleString("en")} trained parameters on ${start.device}`,
@@ -52,14 +52,13 @@ export function worse({ first, last, held_out }: Losses): string | undefined {
  * @param held_out the newest loss on held-out rows, if there is one.
  */
 export function describeStep(step: TrainStep, held_out: HeldOutRow | undefined): string {
-  const rate = step.seconds > 0 ? step.target_tokens / step.seconds : 0;
   return [
     `loss ${number(step.loss, 3)}`,
     ...(held_out === undefined ? [] : [`held out ${number(held_out.loss, 3)} at step ${held_out.step}`]),
     ...(step.kl === null ? [] : [`kl ${step.kl.toPrecision(2)}`]),
     `lr ${step.learning_rate.toExponential(1)}`,
     `grad ${step.grad_norm === null ? "not finite" : step.grad_norm.toPrecision(2)}`,
-    `${rate >= 10 * THOUSAND ? `${(rate / THOUSAND).toFixed(1)}k` : rate.toFixed(0)} target tok/s`,
+    ...(step.seconds > 0 ? [`${perSecond(step.target_tokens / step.seconds)} target tok/s`] : []),
     ...(step.mfu === null ? [] : [`MFU ${(100 * step.mfu).toFixed(0)} %`]),
     `${(step.peak_memory_bytes / GIGA).toFixed(1)} GB`,
   ].join(", ");
@@ -75,3 +74,6 @@ export function describeProofs(result: RunResult): string {
 
 const number = (value: number | null, digits: number): string =>
   value === null ? "not finite" : value.toFixed(digits);
+
+const perSecond = (rate: number): string =>
+  rate >= 10 * THOUSAND ? `${(rate / THOUSAND).toFixed(1)}k` : rate.toFixed(0);
